@@ -1,0 +1,271 @@
+/* tessera: GGUF language models on CPUs. The whole public API.
+ *
+ * How the pieces fit
+ *
+ *     settings --> tsr_engine_open --> engine (weights, vocabulary; immutable, shareable)
+ *                                        |-- tsr_tokenize, tsr_token_text, tsr_chat_render
+ *                                        `-- tsr_session_open --> session (KV cache, sampler state)
+ *                                                |-- tsr_session_sync / _eval: token ids in
+ *                                                `-- tsr_session_logits / _sample: next token out
+ *
+ * Rules that hold for every function
+ *   - A negative return is an error code of the list below; tsr_strerror names it. Details (file,
+ *     tensor, flag, what to do) are in the `struct tsr_error` the caller passed, or in the last
+ *     message of the engine (tsr_engine_message).
+ *   - The library never prints, exits, aborts or reads the environment; it has no process globals.
+ *   - On failure, output handles are set to NULL and nothing is left to free.
+ *   - An engine may be used by any number of threads at once. A session belongs to one thread at a
+ *     time; only tsr_session_cancel may be called from another. Evaluations of several sessions of
+ *     one engine are serialised: each uses the engine's whole thread team.
+ *   - Strings are UTF-8. Pointers to `const` inside a settings struct need only live for the call.
+ */
+#ifndef TESSERA_TESSERA_H
+#define TESSERA_TESSERA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <tessera/version.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define TSR_API __attribute__((visibility("default")))
+#else
+#define TSR_API
+#endif
+
+/* ---- Errors ---------------------------------------------------------------------------------- */
+
+#define TSR_ERROR_MAP(X)                                                        \
+    X(ENOMEM, -1, "out of memory")                                              \
+    X(EIO, -2, "file cannot be read or written")                                \
+    X(EFORMAT, -3, "file is damaged or not what it should be")                  \
+    X(EUNSUPPORTED, -4, "valid, but not supported by this version")             \
+    X(EINVAL, -5, "invalid argument")                                           \
+    X(ECONTEXT, -6, "the context is full")                                      \
+    X(ECANCELED, -7, "cancelled")                                               \
+    X(ESYSTEM, -8, "the operating system refused")                              \
+    X(ECPU, -9, "this CPU lacks what was asked for")                            \
+    X(ETEMPLATE, -10, "the chat template cannot be rendered")
+
+enum tsr_code {
+    TSR_OK = 0,
+#define TSR_ERROR_CODE(name, value, text) TSR_##name = (value),
+    TSR_ERROR_MAP(TSR_ERROR_CODE)
+#undef TSR_ERROR_CODE
+};
+
+/* What went wrong, in one line: "model.gguf: offset 24: tensor count 2^63 exceeds the file". */
+struct tsr_error {
+    int code;
+    char text[1024];
+};
+
+/* Name of an error code; "unknown error" for others. Never NULL; static storage. Since 0.1. */
+TSR_API const char *tsr_strerror(int code);
+
+/* Version of the library that was linked, "0.1.0"; compare with TSR_VERSION of the header. */
+TSR_API const char *tsr_version(void);
+
+/* ---- Settings -------------------------------------------------------------------------------- */
+
+enum tsr_isa { TSR_ISA_AUTO, TSR_ISA_SCALAR, TSR_ISA_AVX2, TSR_ISA_AVX512, TSR_ISA_AMX };
+enum tsr_tristate { TSR_AUTO, TSR_ON, TSR_OFF };
+enum tsr_kv_type { TSR_KV_F16, TSR_KV_F32 };
+enum tsr_log_level { TSR_LOG_ERROR, TSR_LOG_WARN, TSR_LOG_INFO, TSR_LOG_DEBUG };
+
+/* One line of text without a newline. Called from the thread that called into the library. */
+typedef void tsr_log_fn(void *user, enum tsr_log_level level, const char *line);
+
+/* Progress of long work, `done` of `total` in units of the stage ("loading": bytes; "prompt":
+ * tokens). Return false to cancel: the call then fails with TSR_ECANCELED. */
+typedef bool tsr_progress_fn(void *user, const char *stage, uint64_t done, uint64_t total);
+
+struct tsr_settings {
+    size_t struct_size;        /* sizeof(struct tsr_settings); set by tsr_settings_default */
+    const char *model_path;    /* a GGUF file, or the first file of a split one */
+    bool vocab_only;           /* open the vocabulary and template only, no weights */
+    int n_threads;             /* threads of the team for decode; 0: one for each usable core */
+    int n_threads_batch;       /* the same for prompts; 0: as n_threads */
+    enum tsr_isa isa;          /* highest instruction set that kernels may use */
+    enum tsr_tristate amx;     /* AMX tiles: when usable, required, or never */
+    bool emulate_tiles;        /* execute AMX instructions in software (slow; for tests) */
+    tsr_log_fn *log;           /* NULL: silent */
+    tsr_progress_fn *progress; /* NULL: none */
+    void *user;                /* passed to log and progress */
+};
+
+/* Settings with every field at its default. Since 0.1. */
+TSR_API struct tsr_settings tsr_settings_default(void);
+
+/* ---- Files and machine ----------------------------------------------------------------------- */
+
+/* Metadata and tensor directory of a GGUF file as one JSON object: {"file", "version", "metadata":
+ * {key: {"type", "value"}}, "tensors": [{"name", "type", "shape", "offset", "bytes"}]}. Arrays of
+ * more than `max_array` elements are cut, with their full "length" beside them; 0 means whole.
+ * `*json` is owned by the caller: tsr_free. No weights are read. */
+TSR_API int tsr_file_describe(const char *path, size_t max_array, char **json,
+                              struct tsr_error *error);
+
+/* What this CPU has, what will be used under `settings` (NULL: defaults) and why not more, as JSON:
+ * {"vendor", "model", "cores", "isa": "avx2", "features": [{"name", "present", "reason"}]}.
+ * `*json` is owned by the caller: tsr_free. */
+TSR_API int tsr_cpu_describe(const struct tsr_settings *settings, char **json,
+                             struct tsr_error *error);
+
+/* Frees a string or buffer that the library handed out. NULL is allowed. */
+TSR_API void tsr_free(void *memory);
+
+/* ---- Engine ---------------------------------------------------------------------------------- */
+
+typedef struct tsr_engine tsr_engine;
+
+struct tsr_engine_info {
+    size_t struct_size;      /* set by the caller to sizeof(struct tsr_engine_info) */
+    const char *arch;        /* "qwen3moe"; valid while the engine is open */
+    const char *name;        /* general.name, or "" */
+    const char *isa;         /* the instruction set in use: "avx2" */
+    uint32_t n_vocab;        /* tokens in the vocabulary; a row of logits has so many floats */
+    uint32_t n_ctx_train;    /* context length the model was trained with; 0 with vocab_only */
+    uint32_t n_embd, n_layer, n_expert, n_expert_used;
+    uint64_t n_params;       /* elements of all tensors */
+    uint64_t file_bytes;     /* size of the model file or files */
+    uint64_t packed_bytes;   /* memory held for packed weights */
+    int n_threads, n_threads_batch;
+    int32_t bos, eos, eot;   /* token ids, -1 where the model has none */
+    bool add_bos;            /* whether tsr_tokenize with TSR_TOKENIZE_BOS adds one */
+    bool has_chat_template;
+};
+
+/* Opens a model: reads the file, packs the weights, starts the thread team.
+ * On success `*engine` is owned by the caller: tsr_engine_close. `error` may be NULL.
+ * Errors: all of the list. Since 0.1. */
+TSR_API int tsr_engine_open(const struct tsr_settings *settings, tsr_engine **engine,
+                            struct tsr_error *error);
+
+/* Closes an engine whose sessions are all closed. NULL is allowed. */
+TSR_API void tsr_engine_close(tsr_engine *engine);
+
+/* Fills `info` up to its struct_size. */
+TSR_API void tsr_engine_info(const tsr_engine *engine, struct tsr_engine_info *info);
+
+/* The last error message of this engine and its sessions; "" when there was none. Valid until the
+ * next failing call on the same engine. */
+TSR_API const char *tsr_engine_message(const tsr_engine *engine);
+
+/* ---- Text ------------------------------------------------------------------------------------ */
+
+enum tsr_tokenize_flags {
+    TSR_TOKENIZE_BOS = 1,     /* add BOS (and EOS) where the model asks for it */
+    TSR_TOKENIZE_SPECIAL = 2, /* control tokens written in the text become their ids */
+};
+
+/* Token ids of text[0..len). Writes up to `capacity` ids and returns how many there are, which may
+ * be more than `capacity` (then call again with room), or a negative code. */
+TSR_API int64_t tsr_tokenize(const tsr_engine *engine, const char *text, size_t len, unsigned flags,
+                             int32_t *ids, size_t capacity);
+
+/* The bytes of one token, not terminated; control tokens have none unless `special`. May be part
+ * of a UTF-8 character: print through a tsr_detokenizer. Returns the length, which may be more
+ * than `capacity`, or a negative code. */
+TSR_API int64_t tsr_token_text(const tsr_engine *engine, int32_t id, bool special, char *text,
+                               size_t capacity);
+
+/* Whether generation ends at this token (EOS, EOT and the like). */
+TSR_API bool tsr_token_is_end(const tsr_engine *engine, int32_t id);
+
+/* Text of a stream of ids in whole UTF-8 characters only. Belongs to one thread at a time. */
+typedef struct tsr_detokenizer tsr_detokenizer;
+TSR_API int tsr_detokenizer_open(const tsr_engine *engine, bool special, tsr_detokenizer **stream);
+/* Adds a token; `*text` (not terminated, `*len` bytes, perhaps 0) is valid until the next call. */
+TSR_API int tsr_detokenizer_push(tsr_detokenizer *stream, int32_t id, const char **text,
+                                 size_t *len);
+/* The rest: bytes that never became a character, as they are (tokens may spell invalid UTF-8). */
+TSR_API int tsr_detokenizer_flush(tsr_detokenizer *stream, const char **text, size_t *len);
+TSR_API void tsr_detokenizer_close(tsr_detokenizer *stream);
+
+struct tsr_chat {
+    size_t struct_size;         /* sizeof(struct tsr_chat) */
+    const char *messages_json;  /* [{"role": "user", "content": "Hi"}, ...] */
+    const char *template_text;  /* NULL: the model's own */
+    const char *variables_json; /* NULL, or an object of further template variables */
+    bool add_generation_prompt;
+};
+
+/* Renders a chat prompt. `*text` (terminated; `*len` bytes where len is not NULL) is owned by the
+ * caller: tsr_free. Errors: TSR_ETEMPLATE, TSR_EINVAL (messages), TSR_ENOMEM. */
+TSR_API int tsr_chat_render(const tsr_engine *engine, const struct tsr_chat *chat, char **text,
+                            size_t *len);
+
+/* ---- Session --------------------------------------------------------------------------------- */
+
+typedef struct tsr_session tsr_session;
+
+struct tsr_session_settings {
+    size_t struct_size;
+    uint32_t n_ctx;    /* positions of the KV cache; 0: what the model was trained with, <= 4096 */
+    uint32_t n_batch;  /* tokens evaluated at once at most (default 512) */
+    enum tsr_kv_type kv_type;
+};
+TSR_API struct tsr_session_settings tsr_session_settings_default(void);
+
+struct tsr_sampling {
+    size_t struct_size;
+    float temperature;    /* 0: greedy */
+    int32_t top_k;        /* 0: off */
+    float top_p, min_p;   /* 1 and 0: off */
+    float repeat_penalty; /* 1: off */
+    int32_t repeat_last_n; /* tokens the penalty looks back on; -1: the whole context */
+    uint64_t seed;        /* the same seed, settings and ids give the same tokens */
+};
+TSR_API struct tsr_sampling tsr_sampling_default(void);
+
+struct tsr_stats {
+    size_t struct_size;
+    uint32_t n_past;             /* tokens in the KV cache */
+    uint32_t n_ctx;
+    uint64_t n_prompt, n_decode; /* tokens evaluated in batches of several, and one by one */
+    uint64_t n_reused;           /* tokens that tsr_session_sync found in the cache */
+    double prompt_seconds, decode_seconds, sample_seconds;
+    uint64_t kv_bytes, scratch_bytes;
+};
+
+TSR_API int tsr_session_open(tsr_engine *engine, const struct tsr_session_settings *settings,
+                             tsr_session **session);
+TSR_API void tsr_session_close(tsr_session *session);
+
+/* Appends `n` ids to the context and evaluates them in batches of n_batch. `logits`, where not
+ * NULL, receives every position's: [n, n_vocab]. The last position's stay in the session.
+ * Errors: TSR_ECONTEXT (nothing is changed), TSR_EINVAL (an id outside the vocabulary, n == 0),
+ * TSR_ECANCELED (the batches before the cancelled one stay). */
+TSR_API int tsr_session_eval(tsr_session *session, const int32_t *ids, size_t n, float *logits);
+
+/* Makes the context hold exactly ids[0..n): keeps the common prefix, drops what differs, evaluates
+ * the rest (the last id is always evaluated, so that its logits are there). */
+TSR_API int tsr_session_sync(tsr_session *session, const int32_t *ids, size_t n);
+
+/* Forgets all positions from `n_past` on. */
+TSR_API int tsr_session_rewind(tsr_session *session, uint32_t n_past);
+
+/* Logits of the last evaluated position, [n_vocab]; owned by the session, valid until its next
+ * evaluation; NULL before the first. */
+TSR_API const float *tsr_session_logits(const tsr_session *session);
+
+/* Draws the next token from the last logits; it is not appended (call tsr_session_eval). The
+ * random stream is seeded at the first draw and whenever `sampling->seed` changes. */
+TSR_API int32_t tsr_session_sample(tsr_session *session, const struct tsr_sampling *sampling);
+
+TSR_API void tsr_session_stats(const tsr_session *session, struct tsr_stats *stats);
+
+/* Makes the running or next evaluation stop with TSR_ECANCELED. Safe from any thread and from a
+ * signal handler. */
+TSR_API void tsr_session_cancel(tsr_session *session);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,188 @@
+/* The kernel layer: block types, packed layouts, GEMM records and row operations.
+ *
+ * Everything the stages above know about arithmetic is in this header. Kernels know nothing of
+ * models, files or threads: they get pointers and shapes and cannot fail.
+ *
+ * Naming: C[m, n] = A[m, k] * W[n, k]^T. A row of W (a row of the file's tensor) is a *column* of
+ * the product. MR rows of A and NR columns form the register block; KR consecutive k of one column
+ * lie side by side in memory (4 for int8, so that a dot-product instruction or a tile row reads
+ * them in one go).
+ */
+#ifndef TESSERA_KERNEL_H
+#define TESSERA_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- Block types ----------------------------------------------------------------------------- */
+
+/* Numbers as in GGUF files (the ggml type ids). */
+enum block_id {
+    BLOCK_F32 = 0,
+    BLOCK_F16 = 1,
+    BLOCK_Q4_0 = 2,
+    BLOCK_Q4_1 = 3,
+    BLOCK_Q5_0 = 6,
+    BLOCK_Q5_1 = 7,
+    BLOCK_Q8_0 = 8,
+    BLOCK_Q2_K = 10,
+    BLOCK_Q3_K = 11,
+    BLOCK_Q4_K = 12,
+    BLOCK_Q5_K = 13,
+    BLOCK_Q6_K = 14,
+    BLOCK_IQ4_NL = 20,
+    BLOCK_IQ4_XS = 23,
+    BLOCK_BF16 = 30,
+    BLOCK_MXFP4 = 39,
+    BLOCK_ID_COUNT = 64 /* ids at or above are unknown */
+};
+
+/* One row of the only table of block types in the program. */
+struct block_type {
+    const char *name;  /* "Q4_0" */
+    uint32_t id;       /* enum block_id */
+    uint32_t n_elems;  /* weights in a block */
+    uint32_t n_bytes;  /* bytes of a block */
+    /* Scalar reference: n (a multiple of n_elems) weights to floats. NULL where the type is known
+     * by name and size only (the reader can list such tensors; no model can use them). */
+    void (*dequantize)(const void *blocks, float *out, size_t n);
+};
+
+/* NULL for an unknown id. */
+const struct block_type *block_type_find(uint32_t id);
+
+/* ---- CPU ------------------------------------------------------------------------------------- */
+
+enum cpu_flag {
+    CPU_AVX2 = 1 << 0,     /* AVX2, FMA, F16C, BMI2 together with the OS state for YMM */
+    CPU_AVX512 = 1 << 1,   /* F, BW, DQ, VL and the OS state for ZMM */
+    CPU_AVX512_VNNI = 1 << 2,
+    CPU_AVX512_BF16 = 1 << 3,
+    CPU_AMX_TILE = 1 << 4, /* with OS state and permission: set only after both were checked */
+    CPU_AMX_INT8 = 1 << 5,
+    CPU_AMX_BF16 = 1 << 6,
+    CPU_AVX_VNNI = 1 << 7, /* the VEX-coded dot product of CPUs without AVX-512 */
+};
+
+/* ---- GEMM records ---------------------------------------------------------------------------- */
+
+/* How rows of activations are stored for a kernel. The formats are shared by all kernels that name
+ * them, so rows quantized once serve gate and up, whatever their weight types.
+ *
+ * ACT_F32: k floats.
+ * ACT_Q8: blocks of 32, x ~ scale * q with q in [-127, 127], scale = max|x| / 127.
+ *         A row of k (a multiple of 32) is: int8 q[k], padded to 64 bytes; float scale[k / 32];
+ *         float sum[k / 32], where sum = scale * (q[0] + .. + q[31]), exact in int before the
+ *         product; the row padded to 64 bytes. */
+enum act_format { ACT_F32, ACT_Q8, ACT_FORMAT_COUNT };
+
+static inline size_t act_round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+static inline size_t act_q8_scale_offset(size_t k) { return act_round_up(k, 64); }
+static inline size_t act_q8_sum_offset(size_t k)
+{
+    return act_q8_scale_offset(k) + k / 32 * sizeof(float);
+}
+/* Bytes of a row of k activations, a multiple of 64. */
+static inline size_t act_row_bytes(enum act_format format, size_t k)
+{
+    if (format == ACT_Q8)
+        return act_round_up(act_q8_sum_offset(k) + k / 32 * sizeof(float), 64);
+    return act_round_up(k * sizeof(float), 64);
+}
+
+struct gemm_args {
+    const void *w;   /* the packed matrix (or the file's rows, for a kernel without pack) */
+    int n, k;        /* shape of the whole matrix, [n, k] */
+    int n0, n1;      /* columns to compute: n0 a multiple of NR, n1 too or equal to n */
+    const void *a;   /* [m] rows in the kernel's act_format, 64-byte aligned */
+    size_t a_stride; /* bytes from row to row, a multiple of 64 */
+    int m;           /* any, 0 included */
+    float *c;        /* C[i][j] for column n0 + j is c[i * ldc + j]; overwritten */
+    size_t ldc;      /* floats */
+    void *scratch;   /* scratch_bytes(k) bytes, 64-byte aligned, private to the calling thread */
+};
+
+struct gemm_kernel {
+    const char *name;    /* "avx2 Q4_0" */
+    uint32_t cpu_flags;  /* all needed */
+    uint32_t block_id;   /* weight type */
+    enum act_format act_format;
+    int mr, nr, kr;
+    /* Packed layout: kernels of different ISAs that name the same layout read the same bytes.
+     * Drawn in layout.h. NULL pack: the kernel reads the file's rows as they are. */
+    size_t (*packed_bytes)(int n, int k);
+    /* Packs panels of rows [n0, n1) of a matrix of n rows (n0 a multiple of NR, n1 too or n);
+     * `rows` points at row n0, in the file's blocks; `packed` at the whole matrix. Rows past n in
+     * the last panel are written as zeros. Threads may pack disjoint ranges at once. */
+    void (*pack)(void *packed, const void *rows, int n, int k, int n0, int n1);
+    /* The inverse, exactly the file's bytes, for tests. */
+    void (*unpack)(void *rows, const void *packed, int n, int k, int n0, int n1);
+    /* m rows of k floats (x, ldx floats apart) into act rows (a, a_stride bytes apart). */
+    void (*quantize_rows)(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k);
+    size_t (*scratch_bytes)(int k);
+    void (*gemm)(const struct gemm_args *args);
+    /* Tile state of the calling thread, around a region of gemm calls; NULL where not needed. */
+    void (*begin)(void);
+    void (*end)(void);
+};
+
+/* ---- Row operations -------------------------------------------------------------------------- */
+
+enum kv_type { KV_F32, KV_F16 };
+
+/* Attention of m query rows that share one key/value head, with online softmax over blocks of
+ * keys, so that memory does not grow with the context. Row i sees keys [key0, min(n_keys[i],
+ * key1)). */
+struct attn_args {
+    const float *q;       /* row i, [d_k], at q + i * q_stride */
+    size_t q_stride;      /* floats */
+    int m;
+    const int32_t *n_keys; /* [m] */
+    int key0, key1;       /* the range of keys of this call */
+    enum kv_type kv_type;
+    const void *k;        /* [n_positions, d_k], rows k_stride bytes apart */
+    const void *v;        /* [n_positions, d_v], rows v_stride bytes apart */
+    size_t k_stride, v_stride;
+    int d_k, d_v;
+    float scale;          /* scores are scale * (q . k) */
+    float *out;           /* row i, [d_v], at out + i * out_stride; zeros where it sees no key */
+    size_t out_stride;    /* floats */
+    /* Where not NULL, [m] each: `out` is left undivided, with the row's maximum score and sum of
+     * exp(score - maximum), so that ranges of keys can be merged. */
+    float *row_max, *row_sum;
+    void *scratch;        /* attn_scratch_bytes(d_k, d_v), 64-byte aligned */
+};
+
+struct row_ops {
+    const char *name;
+    uint32_t cpu_flags;
+    /* y = x / rms(x) * w, over n elements; y may be x. */
+    void (*rms_norm)(float *y, const float *x, const float *w, size_t n, float eps);
+    /* Rotary embedding in place, n_rot (even) elements, cos/sin [n_rot / 2]. Pairs are (2i, 2i+1)
+     * or (i, i + n_rot / 2). */
+    void (*rope_adjacent)(float *x, const float *cos, const float *sin, size_t n_rot);
+    void (*rope_halves)(float *x, const float *cos, const float *sin, size_t n_rot);
+    void (*softmax)(float *x, size_t n);
+    /* y = silu(gate) * up; y may be gate. */
+    void (*silu_mul)(float *y, const float *gate, const float *up, size_t n);
+    void (*add)(float *y, const float *x, size_t n);            /* y += x */
+    void (*add_scaled)(float *y, const float *x, float s, size_t n); /* y += s * x */
+    void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);  /* round to nearest even */
+    size_t (*attn_scratch_bytes)(int d_k, int d_v);
+    void (*attention)(const struct attn_args *args);
+};
+
+/* ---- The registry ---------------------------------------------------------------------------- */
+
+/* Filled from scalar upwards: every field has the best kernel that `cpu_flags` allow. */
+struct kernel_set {
+    struct gemm_kernel packed[BLOCK_ID_COUNT]; /* gemm == NULL: no kernel for this type */
+    struct gemm_kernel mapped[BLOCK_ID_COUNT]; /* on the file's own rows; pack == NULL */
+    struct row_ops rows;
+};
+
+/* Fills `set` with kernels that need no more than `cpu_flags` (enum cpu_flag, 0 for scalar). */
+void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags);
+
+#endif
