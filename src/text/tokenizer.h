@@ -18,6 +18,9 @@ int32_t tokenizer_bos(const struct tokenizer *tokenizer); /* -1: none */
 int32_t tokenizer_eos(const struct tokenizer *tokenizer);
 int32_t tokenizer_eot(const struct tokenizer *tokenizer);
 bool tokenizer_add_bos(const struct tokenizer *tokenizer);
+/* Whether encoding puts a space in front of the text (SentencePiece), which decoding takes off. */
+bool tokenizer_space_prefix(const struct tokenizer *tokenizer);
+uint32_t tokenizer_max_bytes(const struct tokenizer *tokenizer); /* of the longest token */
 /* EOS, EOT, EOM and tokens whose text is a known end of turn (<|im_end|>, <|eot_id|>, ...). */
 bool tokenizer_is_end(const struct tokenizer *tokenizer, int32_t id);
 
@@ -30,7 +33,10 @@ int64_t tokenizer_encode(const struct tokenizer *tokenizer, const char *text, si
 bool tokenizer_token_bytes(const struct tokenizer *tokenizer, int32_t id, bool special,
                            const char **bytes, size_t *len);
 
-/* A stream of tokens to text in whole UTF-8 characters. */
+/* A stream of tokens to text in whole UTF-8 characters. Where encoding puts a space in front of a
+ * text, the stream takes it off at its start: to continue a prompt, push the prompt's ids first and
+ * drop what they give. Bytes that cannot belong to a character are given out as they are. A push
+ * fails only for an id outside the vocabulary (TSR_EINVAL). */
 struct detokenizer;
 int detokenizer_open(const struct tokenizer *tokenizer, bool special, struct detokenizer **stream);
 int detokenizer_push(struct detokenizer *stream, int32_t id, const char **text, size_t *len);
