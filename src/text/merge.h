@@ -34,8 +34,8 @@ struct merger {
 int merger_reserve(struct merger *merger, size_t n);
 void merger_free(struct merger *merger);
 
-/* Links and merges symbols[0..n), whose start, len and id the caller has set (n >= 1). The result is
- * the list from symbols[0] along `next`. */
+/* Links and merges symbols[0..n), n >= 1, whose start, len and id the caller has set. The result
+ * is the list from symbols[0] along `next`. */
 void merger_run(struct merger *merger, size_t n, const char *word, merge_rule *rule,
                 const void *rules);
 

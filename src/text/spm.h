@@ -1,5 +1,5 @@
-/* SentencePiece BPE: pairs merge by the score of the token they make (tokenizer.ggml.model "llama").
- */
+/* SentencePiece BPE: pairs merge by the score of the token that they make
+ * (tokenizer.ggml.model "llama"). */
 #ifndef TESSERA_TEXT_SPM_H
 #define TESSERA_TEXT_SPM_H
 
