@@ -55,9 +55,9 @@ static bool read_merge(const struct vocab *vocab, const struct gguf_string *text
     n_right = byte_level_decode(space + 1, n_right, bytes + n_left);
     merge->left = vocab_find(vocab, bytes, n_left);
     merge->right = vocab_find(vocab, bytes + n_left, n_right);
-    merge->id = token_is(vocab, last + 1, bytes, n_left + n_right)
-                    ? last + 1
-                    : vocab_find(vocab, bytes, n_left + n_right);
+    merge->id = token_is(vocab, last, bytes, n_left + n_right)       ? last
+                : token_is(vocab, last + 1, bytes, n_left + n_right) ? last + 1
+                : vocab_find(vocab, bytes, n_left + n_right);
     return merge->left >= 0 && merge->right >= 0 && merge->id >= 0;
 }
 

@@ -10,10 +10,11 @@
 
 #include "base/mem.h"
 
-/* `tag` is the other half of the hash: a mismatch is seen without touching the token's bytes. */
+/* Most lookups end in the slot itself: tokens of up to eight bytes are whole in `head`. */
 struct vocab_slot {
+    uint64_t head;      /* the token's bytes, or a hash where there are more than eight */
+    uint32_t len;       /* bytes of the token */
     uint32_t id_plus_1; /* 0: free */
-    uint32_t tag;
 };
 
 /* Texts of tokens that end a turn or a document, whatever the metadata says. */
@@ -116,38 +117,34 @@ static size_t token_decode(const struct gguf_string *text, enum vocab_spelling s
 
 /* ---- Bytes to id ----------------------------------------------------------------------------- */
 
-static uint64_t hash_bytes(const char *bytes, size_t len)
+static const uint64_t hash_factor = 0x9e3779b97f4a7c15u; /* 2^64 / golden ratio */
+
+static uint64_t head_of(const char *bytes, size_t len)
 {
-    const uint64_t odd = 0x9e3779b97f4a7c15u;
-    uint64_t hash = len * odd;
-    while (len >= 8) {
+    uint64_t hash = 0, tail = 0;
+    for (; len > 8; bytes += 8, len -= 8) {
         uint64_t word;
-        memcpy(&word, bytes, 8);
-        hash = (hash ^ word) * odd;
+        memcpy(&word, bytes, sizeof word);
+        hash = (hash ^ word) * hash_factor;
         hash ^= hash >> 29;
-        bytes += 8;
-        len -= 8;
     }
-    uint64_t tail = 0;
     for (size_t i = 0; i < len; i++)
         tail = tail << 8 | (unsigned char)bytes[i];
-    hash = (hash ^ tail) * odd;
-    return hash ^ hash >> 32;
+    return hash ^ tail;
 }
 
 /* The slot that holds these bytes, or the free one where they belong. */
-static struct vocab_slot *find_slot(const struct vocab *vocab, const char *bytes, size_t len,
-                                    uint64_t hash)
+static struct vocab_slot *find_slot(const struct vocab *vocab, const char *bytes, size_t len)
 {
-    uint32_t tag = (uint32_t)(hash >> 32);
-    for (uint32_t i = (uint32_t)hash;; i++) {
+    uint64_t head = head_of(bytes, len);
+    for (uint32_t i = (uint32_t)((head ^ head >> 32) * hash_factor >> 32);; i++) {
         struct vocab_slot *slot = &vocab->slots[i & vocab->slot_mask];
         if (slot->id_plus_1 == 0)
             return slot;
-        if (slot->tag != tag)
+        if (slot->head != head || slot->len != len)
             continue;
-        int32_t id = (int32_t)(slot->id_plus_1 - 1);
-        if (vocab->tokens[id].len == len && memcmp(vocab_bytes(vocab, id), bytes, len) == 0)
+        const char *other = vocab_bytes(vocab, (int32_t)(slot->id_plus_1 - 1));
+        if (len <= 8 || memcmp(other, bytes, len) == 0)
             return slot;
     }
 }
@@ -156,7 +153,7 @@ int32_t vocab_find(const struct vocab *vocab, const char *bytes, size_t len)
 {
     if (len > vocab->max_len)
         return -1;
-    return (int32_t)find_slot(vocab, bytes, len, hash_bytes(bytes, len))->id_plus_1 - 1;
+    return (int32_t)find_slot(vocab, bytes, len)->id_plus_1 - 1;
 }
 
 static int index_tokens(struct vocab *vocab)
@@ -173,13 +170,12 @@ static int index_tokens(struct vocab *vocab)
         if (token_is_control(token)) /* found through vocab_match_special only */
             continue;
         const char *bytes = vocab->bytes + token->offset;
-        uint64_t hash = hash_bytes(bytes, token->len);
-        struct vocab_slot *slot = find_slot(vocab, bytes, token->len, hash);
+        struct vocab_slot *slot = find_slot(vocab, bytes, token->len);
         bool better = slot->id_plus_1 == 0 ||
                       (token->type == TOKEN_NORMAL &&
                        vocab->tokens[slot->id_plus_1 - 1].type != TOKEN_NORMAL);
         if (better)
-            *slot = (struct vocab_slot){id + 1, (uint32_t)(hash >> 32)};
+            *slot = (struct vocab_slot){head_of(bytes, token->len), token->len, id + 1};
     }
     return 0;
 }
