@@ -1,0 +1,83 @@
+/* tessera logits: token ids in, the logits of every position out; both raw little-endian. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/common.h"
+#include "cli/interrupt.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "ids and logits are copied as they are");
+
+/* Evaluates batch by batch and writes the rows as they come. */
+static int write_logits(const struct options *options, tsr_engine *engine, tsr_session *session,
+                        const int32_t *ids, size_t n_ids, FILE *out)
+{
+    struct tsr_engine_info info = {.struct_size = sizeof info};
+    tsr_engine_info(engine, &info);
+    size_t n_batch = (size_t)options->n_batch < n_ids ? (size_t)options->n_batch : n_ids;
+    float *rows = malloc(n_batch * info.n_vocab * sizeof *rows); /* [n_batch, n_vocab] */
+    if (!rows)
+        return fail(options->command, "out of memory");
+    int status = EXIT_DONE;
+    for (size_t at = 0; at < n_ids && status == EXIT_DONE; at += n_batch) {
+        size_t n = n_ids - at < n_batch ? n_ids - at : n_batch;
+        int code = tsr_session_eval(session, ids + at, n, rows);
+        if (code < 0)
+            status = engine_failed(options, engine, code);
+        else if (fwrite(rows, sizeof *rows * info.n_vocab, n, out) != n)
+            status = fail(options->command, "%s: %s", options->output, strerror(errno));
+    }
+    free(rows);
+    return status;
+}
+
+static int evaluate(const struct options *options, const int32_t *ids, size_t n_ids, FILE *out)
+{
+    tsr_engine *engine;
+    int status = open_engine(options, false, &engine);
+    if (status != EXIT_DONE)
+        return status;
+    /* Without -c the context is as long as the ids need. */
+    struct options sized = *options;
+    if (!option_given(options, OPT_CTX_SIZE) && n_ids <= INT32_MAX)
+        sized.n_ctx = (int)n_ids;
+    tsr_session *session = NULL;
+    status = open_session(&sized, engine, &session);
+    if (session) {
+        interrupt_watch(session);
+        status = write_logits(options, engine, session, ids, n_ids, out);
+        interrupt_watch(NULL);
+    }
+    tsr_session_close(session);
+    tsr_engine_close(engine);
+    return status;
+}
+
+int command_logits(const struct options *options)
+{
+    if (!options->tokens)
+        return usage_error(options->command, "--tokens FILE is missing");
+    if (!options->output)
+        return usage_error(options->command, "-o FILE is missing");
+    interrupt_catch();
+    size_t len;
+    char *bytes = read_file(options, options->tokens, &len);
+    if (!bytes)
+        return EXIT_FAILED;
+    int status = EXIT_FAILED;
+    bool to_stdout = !strcmp(options->output, "-");
+    FILE *out = NULL;
+    if (!len || len % sizeof(int32_t))
+        fail(options->command, "%s: %zu bytes are no list of int32 ids", options->tokens, len);
+    else if (!(out = to_stdout ? stdout : fopen(options->output, "wb")))
+        fail(options->command, "%s: %s", options->output, strerror(errno));
+    else
+        status =
+            evaluate(options, (const int32_t *)(const void *)bytes, len / sizeof(int32_t), out);
+    if (out && !to_stdout && fclose(out) && status == EXIT_DONE)
+        status = fail(options->command, "%s: %s", options->output, strerror(errno));
+    free(bytes);
+    return status;
+}

@@ -1,0 +1,315 @@
+/* The table of flags, and its parser on top of getopt_long_only. Names follow llama.cpp where it
+ * has one. Whatever is not understood is refused with a line that names the flag. */
+#include "cli/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/output.h"
+
+enum value_kind {
+    VALUE_NONE,
+    VALUE_TEXT,
+    VALUE_INT,
+    VALUE_SEED,
+    VALUE_REAL,
+    VALUE_CHOICE,
+    VALUE_LIST
+};
+
+struct option_row {
+    enum option_id id;
+    const char *names[2]; /* "t" is -t, others take one dash or two; NULL where there is one only */
+    enum value_kind kind;
+    size_t offset; /* of the field in struct options; sets a bool for VALUE_NONE */
+    double min, max;
+    const char *value; /* how help shows it; for VALUE_CHOICE the words themselves: "a|b" */
+    const char *help;
+};
+
+#define FIELD(name) offsetof(struct options, name)
+#define BIG         2147483647.0
+
+/* clang-format off */
+static const struct option_row table[] = {
+    {OPT_MODEL, {"m", "model"}, VALUE_TEXT, FIELD(model), 0, 0, "FILE", "GGUF model (default: the small story writer that comes with tessera)"},
+    {OPT_PROMPT, {"p", "prompt"}, VALUE_TEXT, FIELD(prompt), 0, 0, "TEXT", "the text; '-' reads standard input"},
+    {OPT_FILE, {"f", "file"}, VALUE_TEXT, FIELD(file), 0, 0, "FILE", "reads the input from a file; '-' is standard input"},
+    {OPT_N_PREDICT, {"n", "predict"}, VALUE_INT, FIELD(n_predict), -1, BIG, "N", "tokens to generate at most (-1, the default: until an end token or a full context)"},
+    {OPT_CTX_SIZE, {"c", "ctx-size"}, VALUE_INT, FIELD(n_ctx), 0, BIG, "N", "positions of the context (0, the default: the model's own, 4096 at most)"},
+    {OPT_BATCH_SIZE, {"b", "batch-size"}, VALUE_INT, FIELD(n_batch), 1, 65536, "N", "tokens evaluated at once at most (default 512)"},
+    {OPT_THREADS, {"t", "threads"}, VALUE_INT, FIELD(n_threads), 0, 1024, "N", "threads for generation (0, the default: one for each usable core)"},
+    {OPT_THREADS_BATCH, {"tb", "threads-batch"}, VALUE_INT, FIELD(n_threads_batch), 0, 1024, "N", "threads for prompts (0, the default: as -t)"},
+    {OPT_TEMP, {"temp", NULL}, VALUE_REAL, FIELD(temp), 0, 1000, "X", "temperature; 0 takes the likeliest token always"},
+    {OPT_TOP_K, {"top-k", NULL}, VALUE_INT, FIELD(top_k), 0, BIG, "N", "draw from the N likeliest tokens (0: off)"},
+    {OPT_TOP_P, {"top-p", NULL}, VALUE_REAL, FIELD(top_p), 0, 1, "X", "draw from the likeliest tokens that make up this probability (1: off)"},
+    {OPT_MIN_P, {"min-p", NULL}, VALUE_REAL, FIELD(min_p), 0, 1, "X", "drop tokens below this share of the likeliest one (0: off)"},
+    {OPT_REPEAT_PENALTY, {"repeat-penalty", NULL}, VALUE_REAL, FIELD(repeat_penalty), 0.01, 100, "X", "penalty for tokens seen before (1: off)"},
+    {OPT_REPEAT_LAST_N, {"repeat-last-n", NULL}, VALUE_INT, FIELD(repeat_last_n), -1, BIG, "N", "tokens the penalty looks back on (-1: the whole context)"},
+    {OPT_SEED, {"s", "seed"}, VALUE_SEED, FIELD(seed), 0, 0, "N", "the same seed gives the same text (default: a new one each time)"},
+    {OPT_IGNORE_EOS, {"ignore-eos", NULL}, VALUE_NONE, FIELD(ignore_eos), 0, 0, NULL, "do not stop at end tokens"},
+    {OPT_KV_TYPE, {"kv-type", NULL}, VALUE_CHOICE, FIELD(kv_type), 0, 0, "f16|f32", "how the context is kept (default f16)"},
+    {OPT_ISA, {"isa", NULL}, VALUE_CHOICE, FIELD(isa), 0, 0, "auto|scalar|avx2|avx512|amx", "highest instruction set to use"},
+    {OPT_AMX, {"amx", NULL}, VALUE_CHOICE, FIELD(amx), 0, 0, "auto|on|off", "AMX tiles: where usable, required, or never"},
+    {OPT_EMULATE_TILES, {"emulate-tiles", NULL}, VALUE_NONE, FIELD(emulate_tiles), 0, 0, NULL, "execute AMX instructions in software (slow)"},
+    {OPT_SYSTEM, {"sys", "system-prompt"}, VALUE_TEXT, FIELD(system), 0, 0, "TEXT", "system message at the start of the conversation"},
+    {OPT_TEMPLATE, {"template", NULL}, VALUE_TEXT, FIELD(template_file), 0, 0, "FILE", "chat template in place of the model's own"},
+    {OPT_VAR, {"var", NULL}, VALUE_LIST, 0, 0, 0, "NAME=JSON", "sets a variable of the template; repeatable"},
+    {OPT_MESSAGES, {"messages", NULL}, VALUE_TEXT, FIELD(messages), 0, 0, "FILE", "JSON array of {\"role\", \"content\"}; '-' is standard input"},
+    {OPT_GENERATION_PROMPT, {"add-generation-prompt", NULL}, VALUE_NONE, FIELD(add_generation_prompt), 0, 0, NULL, "end with the start of an answer"},
+    {OPT_NO_BOS, {"no-bos", NULL}, VALUE_NONE, FIELD(no_bos), 0, 0, NULL, "add no BOS token, also where the model asks for one"},
+    {OPT_NO_SPECIAL, {"no-special", NULL}, VALUE_NONE, FIELD(no_special), 0, 0, NULL, "special tokens are plain text (tokenize) or left out (detokenize)"},
+    {OPT_TOKENS, {"tokens", NULL}, VALUE_TEXT, FIELD(tokens), 0, 0, "FILE", "token ids, raw little-endian int32"},
+    {OPT_OUTPUT, {"o", "output"}, VALUE_TEXT, FIELD(output), 0, 0, "FILE", "where to write; '-' is standard output"},
+    {OPT_JSON, {"json", NULL}, VALUE_NONE, FIELD(json), 0, 0, NULL, "print one JSON object"},
+    {OPT_VERBOSE, {"v", "verbose"}, VALUE_NONE, FIELD(verbose), 0, 0, NULL, "say more"},
+    {OPT_QUIET, {"q", "quiet"}, VALUE_NONE, FIELD(quiet), 0, 0, NULL, "say nothing but errors"},
+    {OPT_HELP, {"h", "help"}, VALUE_NONE, FIELD(help), 0, 0, NULL, "this text"},
+};
+/* clang-format on */
+enum { N_ROWS = sizeof table / sizeof table[0], LONG_BASE = 256 };
+_Static_assert((int)N_ROWS == (int)OPT_COUNT, "one row for each option");
+
+static bool refuse(const struct options *options, const char *flag, const char *value,
+                   const char *problem)
+{
+    usage_error(options->command, "%s: '%s' %s", flag, value, problem);
+    return false;
+}
+
+static bool parse_int(const struct options *options, const struct option_row *row, const char *flag,
+                      const char *value, int *out)
+{
+    char *end;
+    errno = 0;
+    long long number = strtoll(value, &end, 10);
+    if (end == value || *end)
+        return refuse(options, flag, value, "is not a whole number");
+    if (errno || (double)number < row->min || (double)number > row->max) {
+        usage_error(options->command, "%s: %s is out of range (%.0f to %.0f)", flag, value,
+                    row->min, row->max);
+        return false;
+    }
+    *out = (int)number;
+    return true;
+}
+
+static bool parse_real(const struct options *options, const struct option_row *row,
+                       const char *flag, const char *value, double *out)
+{
+    char *end;
+    double number = strtod(value, &end);
+    if (end == value || *end)
+        return refuse(options, flag, value, "is not a number");
+    if (!(number >= row->min && number <= row->max)) {
+        usage_error(options->command, "%s: %s is out of range (%g to %g)", flag, value, row->min,
+                    row->max);
+        return false;
+    }
+    *out = number;
+    return true;
+}
+
+static bool parse_seed(struct options *options, const char *flag, const char *value)
+{
+    /* As llama.cpp has it, -1 asks for a new seed: the same as not giving the flag. */
+    if (!strcmp(value, "-1")) {
+        options->given &= ~OPT(SEED);
+        return true;
+    }
+    char *end;
+    errno = 0;
+    unsigned long long number = strtoull(value, &end, 10);
+    if (end == value || *end || errno || value[0] == '-')
+        return refuse(options, flag, value, "is not a seed (0 to 2^64-1, or -1)");
+    options->seed = number;
+    return true;
+}
+
+/* The number of the word in "a|b|c": the words are listed in the order of their enum. */
+static bool parse_choice(const struct options *options, const struct option_row *row,
+                         const char *flag, const char *value, int *out)
+{
+    size_t len = strlen(value);
+    int n = 0;
+    for (const char *word = row->value; *word; n++) {
+        size_t word_len = strcspn(word, "|");
+        if (len == word_len && !memcmp(word, value, len)) {
+            *out = n;
+            return true;
+        }
+        word += word_len;
+        word += *word == '|';
+    }
+    usage_error(options->command, "%s: '%s' is none of %s", flag, value, row->value);
+    return false;
+}
+
+static bool add_variable(struct options *options, const char *flag, const char *value)
+{
+    const char *equals = strchr(value, '=');
+    if (!equals || equals == value)
+        return refuse(options, flag, value, "is not of the form NAME=JSON");
+    if (options->n_variables == MAX_VARIABLES)
+        return refuse(options, flag, value, "is one variable too many");
+    options->variables[options->n_variables++] = value;
+    return true;
+}
+
+static bool store(struct options *options, const struct option_row *row, const char *flag,
+                  const char *value)
+{
+    void *field = (char *)options + row->offset;
+    if (!(options->command->options >> row->id & 1)) {
+        usage_error(options->command, "%s is not used by this command", flag);
+        return false;
+    }
+    options->given |= UINT64_C(1) << row->id;
+    switch (row->kind) {
+    case VALUE_NONE:
+        *(bool *)field = true;
+        return true;
+    case VALUE_TEXT:
+        *(const char **)field = value;
+        return true;
+    case VALUE_INT:
+        return parse_int(options, row, flag, value, field);
+    case VALUE_REAL:
+        return parse_real(options, row, flag, value, field);
+    case VALUE_SEED:
+        return parse_seed(options, flag, value);
+    case VALUE_CHOICE:
+        return parse_choice(options, row, flag, value, field);
+    case VALUE_LIST:
+        return add_variable(options, flag, value);
+    }
+    return false;
+}
+
+/* getopt's two forms of the table. A leading '-' hands operands out in order (so that the flag at
+ * hand is always argv[optind] before the call), ':' tells a missing value from an unknown flag. */
+static void getopt_tables(char *letters, struct option *words)
+{
+    *letters++ = '-';
+    *letters++ = ':';
+    for (int i = 0; i < N_ROWS; i++) {
+        for (int j = 0; j < 2; j++) {
+            const char *name = table[i].names[j];
+            if (!name)
+                continue;
+            if (name[1]) {
+                *words++ = (struct option){
+                    name, table[i].kind == VALUE_NONE ? no_argument : required_argument, NULL,
+                    LONG_BASE + i};
+                continue;
+            }
+            *letters++ = name[0];
+            if (table[i].kind != VALUE_NONE)
+                *letters++ = ':';
+        }
+    }
+    *letters = 0;
+    *words = (struct option){0};
+}
+
+static const struct option_row *find_row(int code)
+{
+    if (code >= LONG_BASE)
+        return &table[code - LONG_BASE];
+    for (int i = 0; i < N_ROWS; i++) {
+        const char *name = table[i].names[0];
+        if (name[0] == code && !name[1])
+            return &table[i];
+    }
+    return NULL;
+}
+
+static void set_defaults(const struct command *command, struct options *options)
+{
+    struct tsr_sampling sampling = tsr_sampling_default();
+    struct tsr_session_settings session = tsr_session_settings_default();
+    *options = (struct options){
+        .command = command,
+        .n_predict = -1,
+        .n_ctx = (int)session.n_ctx,
+        .n_batch = (int)session.n_batch,
+        .kv_type = session.kv_type,
+        .temp = sampling.temperature,
+        .top_k = sampling.top_k,
+        .top_p = sampling.top_p,
+        .min_p = sampling.min_p,
+        .repeat_penalty = sampling.repeat_penalty,
+        .repeat_last_n = sampling.repeat_last_n,
+        .isa = TSR_ISA_AUTO,
+        .amx = TSR_AUTO,
+    };
+}
+
+bool options_parse(const struct command *command, int argc, char **argv, struct options *options)
+{
+    char letters[2 * N_ROWS + 3];
+    struct option words[2 * N_ROWS + 1];
+    getopt_tables(letters, words);
+    set_defaults(command, options);
+    options->operands = argv + 1; /* operands are gathered at the front, in place */
+    opterr = 0;
+    optind = 1;
+    for (;;) {
+        const char *typed = optind < argc ? argv[optind] : "";
+        int code = getopt_long_only(argc, argv, letters, words, NULL);
+        if (code == -1)
+            break;
+        if (code == 1) {
+            options->operands[options->n_operands++] = optarg;
+            continue;
+        }
+        char flag[64];
+        const struct option_row *row = code == '?' || code == ':' ? NULL : find_row(code);
+        snprintf(flag, sizeof flag, "%.*s", (int)strcspn(typed, "="), typed);
+        if (code == '?') {
+            usage_error(command, "unknown flag %s", flag);
+            return false;
+        }
+        if (code == ':') {
+            usage_error(command, "%s needs a value", flag);
+            return false;
+        }
+        if (!store(options, row, flag, optarg))
+            return false;
+    }
+    while (optind < argc) /* after "--" */
+        options->operands[options->n_operands++] = argv[optind++];
+    if (options->n_operands && !command->operands[0] && !options->help) {
+        usage_error(command, "unexpected argument '%s'", options->operands[0]);
+        return false;
+    }
+    return true;
+}
+
+void options_print(const struct command *command)
+{
+    for (int i = 0; i < N_ROWS; i++) {
+        const struct option_row *row = &table[i];
+        if (!(command->options >> row->id & 1))
+            continue;
+        char left[96];
+        int len = 0;
+        for (int j = 0; j < 2 && row->names[j]; j++) {
+            /* -tb and -sys keep the single dash that users of llama.cpp type. */
+            const char *dash = j == 0 && row->names[1] ? "-" : "--";
+            len += snprintf(left + len, sizeof left - (size_t)len, "%s%s%s", j ? ", " : "", dash,
+                            row->names[j]);
+        }
+        if (row->value)
+            snprintf(left + len, sizeof left - (size_t)len, " %s", row->value);
+        if (strlen(left) > 27)
+            output_format("  %s\n  %-28s%s\n", left, "", row->help);
+        else
+            output_format("  %-28s%s\n", left, row->help);
+    }
+}

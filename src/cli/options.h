@@ -1,0 +1,94 @@
+/* Command-line options: one table for all commands; a command names the ones it uses. */
+#ifndef TESSERA_CLI_OPTIONS_H
+#define TESSERA_CLI_OPTIONS_H
+
+#include <tessera/tessera.h>
+
+/* A bit each; a command's set of them says which flags it takes. */
+enum option_id {
+    OPT_MODEL,
+    OPT_PROMPT,
+    OPT_FILE,
+    OPT_N_PREDICT,
+    OPT_CTX_SIZE,
+    OPT_BATCH_SIZE,
+    OPT_THREADS,
+    OPT_THREADS_BATCH,
+    OPT_TEMP,
+    OPT_TOP_K,
+    OPT_TOP_P,
+    OPT_MIN_P,
+    OPT_REPEAT_PENALTY,
+    OPT_REPEAT_LAST_N,
+    OPT_SEED,
+    OPT_IGNORE_EOS,
+    OPT_KV_TYPE,
+    OPT_ISA,
+    OPT_AMX,
+    OPT_EMULATE_TILES,
+    OPT_SYSTEM,
+    OPT_TEMPLATE,
+    OPT_VAR,
+    OPT_MESSAGES,
+    OPT_GENERATION_PROMPT,
+    OPT_NO_BOS,
+    OPT_NO_SPECIAL,
+    OPT_TOKENS,
+    OPT_OUTPUT,
+    OPT_JSON,
+    OPT_VERBOSE,
+    OPT_QUIET,
+    OPT_HELP,
+    OPT_COUNT
+};
+#define OPT(name) (UINT64_C(1) << OPT_##name)
+
+/* Groups that belong together. */
+#define OPTS_COMMON  (OPT(VERBOSE) | OPT(QUIET) | OPT(HELP))
+#define OPTS_MACHINE (OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA) | OPT(AMX) | OPT(EMULATE_TILES))
+#define OPTS_SESSION (OPTS_MACHINE | OPT(CTX_SIZE) | OPT(BATCH_SIZE) | OPT(KV_TYPE))
+#define OPTS_SAMPLING                                                                              \
+    (OPT(TEMP) | OPT(TOP_K) | OPT(TOP_P) | OPT(MIN_P) | OPT(REPEAT_PENALTY) | OPT(REPEAT_LAST_N) | \
+     OPT(SEED) | OPT(IGNORE_EOS))
+
+enum { MAX_VARIABLES = 32 };
+
+struct options {
+    const struct command *command;
+    uint64_t given; /* OPT() bits of the flags on the command line */
+    const char *model, *prompt, *file, *system, *template_file, *messages, *tokens, *output;
+    int n_predict; /* -1: until an end token or a full context */
+    int n_ctx, n_batch, n_threads, n_threads_batch;
+    double temp, top_p, min_p, repeat_penalty;
+    int top_k, repeat_last_n;
+    uint64_t seed;
+    int kv_type, isa, amx; /* enum tsr_kv_type, tsr_isa, tsr_tristate */
+    bool ignore_eos, emulate_tiles, add_generation_prompt, no_bos, no_special;
+    bool json, verbose, quiet, help;
+    const char *variables[MAX_VARIABLES]; /* name=json */
+    int n_variables;
+    char **operands; /* arguments that are no flags */
+    int n_operands;
+};
+
+struct command {
+    const char *name;
+    const char *operands; /* "" or what the usage line shows for them: "[ID...]" */
+    const char *summary;  /* one line */
+    const char *details;  /* further lines for --help, "" for none */
+    uint64_t options;     /* OPT() bits it takes */
+    int (*run)(const struct options *options);
+};
+
+/* Parses argv[1..] of a command. False after a wrong usage was reported. */
+bool options_parse(const struct command *command, int argc, char **argv, struct options *options);
+
+/* The flags of a command, one line each, for --help. */
+void options_print(const struct command *command);
+
+static inline bool option_given(const struct options *options, enum option_id id)
+{
+    return options->given >> id & 1;
+}
+
+#endif
