@@ -66,6 +66,8 @@ struct gguf; /* opaque; immutable after opening, any number of threads may read 
 /* Opens a file, or all files of a split model given its first (NAME-00001-of-00003.gguf).
  * Errors: TSR_EIO, TSR_EFORMAT, TSR_EUNSUPPORTED, TSR_ENOMEM, with "FILE: offset N: what". */
 int gguf_open(const char *path, struct gguf **gguf, struct tsr_error *error);
+/* The same from memory, which must stay as it is until gguf_close. Split models need gguf_open. */
+int gguf_open_memory(const void *data, size_t size, struct gguf **gguf, struct tsr_error *error);
 void gguf_close(struct gguf *gguf);
 
 const char *gguf_path(const struct gguf *gguf); /* of the (first) file */
@@ -96,5 +98,9 @@ bool gguf_get_array(const struct gguf *gguf, const char *key, enum gguf_value_ty
 /* Element i of an array of integers or floats (of any width). */
 int64_t gguf_array_int(const struct gguf_array *array, uint64_t i);
 double gguf_array_float(const struct gguf_array *array, uint64_t i);
+
+/* The JSON of tsr_file_describe (tessera.h). `*json` is owned by the caller: free(). Bytes that are
+ * not UTF-8 are replaced, floats that JSON cannot hold are null. */
+int gguf_describe(const struct gguf *gguf, size_t max_array, char **json, struct tsr_error *error);
 
 #endif
