@@ -131,8 +131,8 @@ void cpu_detect(struct cpu_info *info)
 
     struct cpu_feature *f = info->features;
     *f++ = feature("AVX2", CPU_AVX2, avx2 && fma && f16c && bmi2,
-                   avx2 ? "the CPU has AVX2 but not FMA, F16C and BMI2" : "the CPU has no AVX2", ymm,
-                   no_ymm, "");
+                   avx2 ? "the CPU has AVX2 but not FMA, F16C and BMI2" : "the CPU has no AVX2",
+                   ymm, no_ymm, "");
     *f++ = feature("AVX-VNNI", CPU_AVX_VNNI, l.leaf7_1_eax >> 4 & 1, "the CPU has no AVX-VNNI",
                    ymm, no_ymm, "");
     *f++ = feature("AVX512", CPU_AVX512, avx512f && bw_dq_vl,
