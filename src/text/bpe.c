@@ -5,7 +5,7 @@
  *
  * Bytes that are no valid UTF-8 are outside what the regular expressions can see: each becomes the
  * token of that one byte, and the text on both sides is encoded as if it stood alone. So every
- * string of bytes can be encoded, and decodes to itself (after NFC, where the model has it).
+ * string of bytes can be encoded, and decodes to itself (in NFC, where the model has it).
  */
 #include "text/bpe.h"
 
@@ -196,12 +196,32 @@ static bool is_surely_nfc(const char *text, size_t len)
     return max < 0xcc;
 }
 
+/* Whether some character carries more combining marks than any language would give it. To sort them
+ * takes utf8proc quadratic time: minutes for a megabyte. Such text is encoded as it is. */
+static bool has_endless_marks(const char *text, size_t len)
+{
+    enum { MAX_MARKS = 1024 };
+    int n_marks = 0;
+    for (size_t i = 0; i < len && n_marks <= MAX_MARKS;) {
+        utf8proc_int32_t code;
+        i += (size_t)utf8proc_iterate((const utf8proc_uint8_t *)text + i,
+                                      (utf8proc_ssize_t)(len - i), &code);
+        n_marks = utf8proc_get_property(code)->combining_class ? n_marks + 1 : 0;
+    }
+    return n_marks > MAX_MARKS;
+}
+
+static bool needs_nfc(const char *text, size_t len)
+{
+    return !is_surely_nfc(text, len) && !has_endless_marks(text, len);
+}
+
 /* `text` is valid UTF-8. */
 static int encode_valid(const struct encoding *encoding, const char *text, size_t len)
 {
     const struct bpe *bpe = encoding->bpe;
     utf8proc_uint8_t *normal = NULL;
-    if (bpe->kind->nfc && !is_surely_nfc(text, len)) {
+    if (bpe->kind->nfc && needs_nfc(text, len)) {
         utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)len,
                                           &normal, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
         if (n < 0)

@@ -275,6 +275,17 @@ static void test_demo_nfc(void **state)
     check_round_trip(*state, "cafe\xcc\x81", 6, "caf\xc3\xa9", 5, true);
 }
 
+/* A megabyte of marks on one letter, in the worst order: no time to sort them is taken. */
+static void test_demo_endless_marks(void **state)
+{
+    enum { LEN = 1 << 20 };
+    char *text = malloc(LEN);
+    for (size_t i = 0; i < LEN; i += 4)
+        memcpy(text + i, "\xcc\x81\xcc\xa7", 4);
+    check_round_trip(*state, text, LEN, text, LEN, true);
+    free(text);
+}
+
 /* Bytes below 0xCC make no text that NFC would change, but much that is no UTF-8. */
 static void test_demo_random_bytes(void **state)
 {
@@ -328,7 +339,7 @@ static void test_demo_cut_character(void **state)
     free(ids);
 }
 
-/* One word of a megabyte: merging must not be quadratic (this would take hours). */
+/* One word of a megabyte: merging must not take quadratic time. */
 static void test_demo_long_word(void **state)
 {
     enum { LEN = 1 << 20 };
@@ -356,6 +367,7 @@ int main(void)
         cmocka_unit_test(test_demo_capacity),
         cmocka_unit_test(test_demo_whole_characters),
         cmocka_unit_test(test_demo_nfc),
+        cmocka_unit_test(test_demo_endless_marks),
         cmocka_unit_test(test_demo_random_bytes),
         cmocka_unit_test(test_demo_every_byte),
         cmocka_unit_test(test_demo_cut_character),
