@@ -206,7 +206,9 @@ static bool has_endless_marks(const char *text, size_t len)
         utf8proc_int32_t code;
         i += (size_t)utf8proc_iterate((const utf8proc_uint8_t *)text + i,
                                       (utf8proc_ssize_t)(len - i), &code);
-        n_marks = utf8proc_get_property(code)->combining_class ? n_marks + 1 : 0;
+        const utf8proc_property_t *property = utf8proc_get_property(code);
+        bool is_mark = property->combining_class || property->category == UTF8PROC_CATEGORY_MN;
+        n_marks = is_mark ? n_marks + 1 : 0;
     }
     return n_marks > MAX_MARKS;
 }
