@@ -24,8 +24,10 @@ static const struct template_case literals[] = {
      false},
     {"{{ true }} {{ False }} {{ none }} {{ None }}", NULL, "True False None None", false},
     {"{{ 'a' \"b\" }} {{ 'it\\'s\\n' }}|", NULL, "ab it's\n|", false},
-    {"{{ '\\u4f60\\x41\\\\' }}{{ '\\d' }}", NULL, "\xe4\xbd\xa0"
-                                                  "A\\\\d", false},
+    {"{{ '\\u4f60\\x41\\\\' }}{{ '\\d' }}", NULL,
+     "\xe4\xbd\xa0"
+     "A\\\\d",
+     false},
     {"{{ [1, 'a', None, 2.5, [true]] }}", NULL, "[1, 'a', None, 2.5, [True]]", false},
     {"{{ (1,) }} {{ () }} {{ (1, 2) }} {{ 1, 2 }}", NULL, "(1,) () (1, 2) (1, 2)", false},
     {"{{ {'a': 1, 2: 'b'} }} {{ {} }} {{ {'a': {'b': {}}} }}", NULL,
@@ -48,8 +50,7 @@ static const struct template_case operators[] = {
      "True True False True True", false},
     {"{{ 1 == 1.0 }} {{ 1 == true }} {{ '1' == 1 }} {{ [1] == [1] }} {{ none == false }}", NULL,
      "True True False True False", false},
-    {"{{ {'a': 1} == {'a': 1.0} }} {{ (1,) == [1] }} {{ 1 != 2 }}", NULL, "True False True",
-     false},
+    {"{{ {'a': 1} == {'a': 1.0} }} {{ (1,) == [1] }} {{ 1 != 2 }}", NULL, "True False True", false},
     {"{{ 'a' in 'cat' }} {{ 'x' not in ['x'] }} {{ 'k' in {'k': 0} }} {{ 1 in (2, 1.0) }}", NULL,
      "True False True True", false},
     {"{{ 'a' and 'b' }} {{ '' or 'c' }} {{ 0 and x.y }} {{ not 1 }} {{ not '' }}", NULL,
@@ -81,8 +82,8 @@ static const struct template_case lookups[] = {
      "{\"x\": [1, 2, 3]}", "[3, 2, 1] [2, 3] [1, 2] [1, 3] [] [2, 3]", false},
     {"{{ x[2:0:-1] }} {{ x[:] }} {{ x[-99:99] }} {{ x[:1:-1] }}", "{\"x\": [1, 2, 3]}",
      "[3, 2] [1, 2, 3] [1, 2, 3] [3]", false},
-    {"{{ x[1] }} {{ x[::-1] }} {{ x[1:3] }} {{ x | length }}", "{\"x\": \"aéb你\"}",
-     "é 你béa éb 4", false},
+    {"{{ x[1] }} {{ x[::-1] }} {{ x[1:3] }} {{ x | length }}", "{\"x\": \"aéb你\"}", "é 你béa éb 4",
+     false},
     {"{{ (1, 2, 3)[1:] }} {{ 'abc'[-1] }}", NULL, "(2, 3) c", false},
     {"{{ x.y.z }}", "{\"x\": {}}", "'y' is undefined, so it has no 'z'", true},
     {"{{ x['y'][0] }}", "{\"x\": {}}", "'y' is undefined", true},
@@ -190,7 +191,8 @@ static const struct template_case filters[] = {
     {"{{ x | default('d') }} {{ '' | default('d') }}|{{ '' | d('e', true) }} {{ none | d(1) }}",
      NULL, "d |e None", false},
     {"{{ [1, 2] | first }} {{ [1, 2] | last }} {{ [] | first }}|", NULL, "1 2 |", false},
-    {"{{ 'aaa' | replace('a', 'b') }} {{ 'aaa' | replace('a', 'b', 2) }} {{ 'ab' | replace('', '-') }}",
+    {"{{ 'aaa' | replace('a', 'b') }} {{ 'aaa' | replace('a', 'b', 2) }} {{ 'ab' | replace('', "
+     "'-') }}",
      NULL, "bbb bba -a-b-", false},
     {"{{ x | tojson }}", "{\"x\": {\"a\": [1, 2.5, null, true], \"b\": \"é<'\\\"\\n\\u0001/\"}}",
      "{\"a\": [1, 2.5, null, true], \"b\": \"é<'\\\"\\n\\u0001/\"}", false},
@@ -276,14 +278,15 @@ static const struct template_case methods[] = {
      NULL, "True False True", false},
     {"{{ 'a'.upper() }} {{ 'A'.lower() }} {{ 'a b'.title() }} {{ 'ab'.capitalize() }}", NULL,
      "A a A B Ab", false},
-    {"{{ 'aba'.replace('a', 'x') }} {{ 'éb'.find('b') }} {{ 'a'.find('z') }} {{ 'aaa'.count('a') }}",
+    {"{{ 'aba'.replace('a', 'x') }} {{ 'éb'.find('b') }} {{ 'a'.find('z') }} {{ 'aaa'.count('a') "
+     "}}",
      NULL, "xbx 1 -1 3", false},
-    {"{{ ', '.join(['a', 'b']) }} {{ '{} {x} {{}}'.format(1, x=2) }} {{ '12'.isdigit() }}",
-     NULL, "a, b 1 2 {} True", false},
+    {"{{ ', '.join(['a', 'b']) }} {{ '{} {x} {{}}'.format(1, x=2) }} {{ '12'.isdigit() }}", NULL,
+     "a, b 1 2 {} True", false},
     {"{{ x.get('a') }} {{ x.get('b') }} {{ x.get('b', 3) }}", "{\"x\": {\"a\": 1}}", "1 None 3",
      false},
-    {"{{ x.keys() | list }} {{ x.values() | list }} {{ x.items() | list }}",
-     "{\"x\": {\"a\": 1}}", "['a'] [1] [('a', 1)]", false},
+    {"{{ x.keys() | list }} {{ x.values() | list }} {{ x.items() | list }}", "{\"x\": {\"a\": 1}}",
+     "['a'] [1] [('a', 1)]", false},
     {"{{ [1, 2].index(2) }} {{ [1, 1].count(1) }}", NULL, "1 2", false},
     {"{{ ','.join([1]) }}", NULL, "item 0 is 'int', not a string", true},
     {"{{ [].pop() }}", NULL, "pop() outside of a list", true},
@@ -293,8 +296,8 @@ static const struct template_case methods[] = {
 static const struct template_case functions[] = {
     {"{{ range(3) | list }} {{ range(1, 4) | list }} {{ range(5, 0, -2) | list }}", NULL,
      "[0, 1, 2] [1, 2, 3] [5, 3, 1]", false},
-    {"{{ dict(a=1, b='x') }} {{ dict({'a': 1}, b=2) }}", NULL, "{'a': 1, 'b': 'x'} {'a': 1, 'b': 2}",
-     false},
+    {"{{ dict(a=1, b='x') }} {{ dict({'a': 1}, b=2) }}", NULL,
+     "{'a': 1, 'b': 'x'} {'a': 1, 'b': 2}", false},
     {"\n{{ raise_exception('Only user and assistant roles!') }}", NULL,
      "chat template, line 2: Only user and assistant roles!", true},
     {"{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}no{% endif %}", NULL, "no",
@@ -356,11 +359,11 @@ static void check_case(const struct template_case *c)
     json_decref(variables);
 }
 
-#define TABLE_TEST(table)                                                       \
-    static void test_##table(void **state)                                      \
-    {                                                                           \
-        for (size_t i = 0; i < sizeof table / sizeof *table; i++)               \
-            check_case(&table[i]);                                              \
+#define TABLE_TEST(table)                                                                          \
+    static void test_##table(void **state)                                                         \
+    {                                                                                              \
+        for (size_t i = 0; i < sizeof table / sizeof *table; i++)                                  \
+            check_case(&table[i]);                                                                 \
     }
 
 TABLE_TEST(literals)
@@ -398,8 +401,8 @@ TABLE_TEST(hostile)
 /* One construct repeated: each must end in a depth error, not in a stack overflow. */
 static void test_deep_nesting(void **state)
 {
-    static const char *const openings[] = {"(", "[", "[{}, ", "-", "not ", "1+", "1 if 0 else ",
-                                           "a.b[", "1 and ", "f("};
+    static const char *const openings[] = {
+        "(", "[", "[{}, ", "-", "not ", "1+", "1 if 0 else ", "a.b[", "1 and ", "f("};
     enum { REPEATS = 50000 };
     json_t *variables = json_object();
     for (size_t i = 0; i < sizeof openings / sizeof *openings; i++) {
@@ -455,7 +458,8 @@ static void check_goldens(const char *path, size_t at_least)
     const json_t *models = json_object_get(all, "templates");
     const json_t *cases = json_object_get(all, "cases");
     assert_true(json_array_size(cases) >= at_least);
-    json_array_foreach(cases, i, golden) {
+    json_array_foreach(cases, i, golden)
+    {
         const char *name = json_string_value(json_object_get(golden, "template"));
         check_golden(json_object_get(models, name), golden, i);
     }
@@ -479,12 +483,12 @@ static void test_all_goldens(void **state)
 int main(void)
 {
     const struct CMUnitTest all[] = {
-        cmocka_unit_test(test_literals),     cmocka_unit_test(test_operators),
-        cmocka_unit_test(test_lookups),      cmocka_unit_test(test_statements),
-        cmocka_unit_test(test_white_space),  cmocka_unit_test(test_filters),
-        cmocka_unit_test(test_tests),        cmocka_unit_test(test_methods),
-        cmocka_unit_test(test_functions),    cmocka_unit_test(test_idioms),
-        cmocka_unit_test(test_hostile),      cmocka_unit_test(test_deep_nesting),
+        cmocka_unit_test(test_literals),      cmocka_unit_test(test_operators),
+        cmocka_unit_test(test_lookups),       cmocka_unit_test(test_statements),
+        cmocka_unit_test(test_white_space),   cmocka_unit_test(test_filters),
+        cmocka_unit_test(test_tests),         cmocka_unit_test(test_methods),
+        cmocka_unit_test(test_functions),     cmocka_unit_test(test_idioms),
+        cmocka_unit_test(test_hostile),       cmocka_unit_test(test_deep_nesting),
         cmocka_unit_test(test_qwen3_goldens), cmocka_unit_test(test_all_goldens),
     };
     return cmocka_run_group_tests(all, NULL, NULL);

@@ -17,8 +17,7 @@ static size_t parameter_index(struct machine *m, const char *what, const struct 
     for (size_t i = 0; builtin->parameters[i]; i++)
         if (str_is(keyword.string, builtin->parameters[i]))
             return i;
-    machine_fail(m, "%s '%s' has no parameter '%.*s'", what, builtin->name,
-                 QUOTE(keyword.string));
+    machine_fail(m, "%s '%s' has no parameter '%.*s'", what, builtin->name, QUOTE(keyword.string));
 }
 
 static void bind(struct call *c, const char *what, const struct builtin *builtin)

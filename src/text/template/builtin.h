@@ -44,8 +44,10 @@ struct str call_str(const struct call *c, size_t parameter, const char *fallback
 /* Self as a string: other values as Python prints them. */
 struct str call_text(const struct call *c);
 
+/* clang-format off */
 #define PARAMETERS(...) (const char *const[]){__VA_ARGS__, NULL}
 #define NO_PARAMETERS   (const char *const[]){NULL}
 #define ANY_ARGUMENTS   NULL
+/* clang-format on */
 
 #endif

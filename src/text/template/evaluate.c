@@ -39,8 +39,7 @@ static struct value lookup(struct machine *m, const struct scope *scope, struct 
     return (struct value){.kind = VALUE_FUNCTION, .function = function};
 }
 
-struct arguments evaluate_arguments(struct machine *m, struct scope *scope,
-                                    const struct node *args)
+struct arguments evaluate_arguments(struct machine *m, struct scope *scope, const struct node *args)
 {
     struct list *items = list_new(m);
     struct dict *keywords = dict_new(m);
@@ -93,8 +92,7 @@ static struct value evaluate_call(struct machine *m, struct scope *scope, const 
     return call_function(m, callee.function, args);
 }
 
-static struct value evaluate_filter(struct machine *m, struct scope *scope,
-                                    const struct node *node)
+static struct value evaluate_filter(struct machine *m, struct scope *scope, const struct node *node)
 {
     struct value self = evaluate(m, scope, node->a);
     struct arguments args = evaluate_arguments(m, scope, node->args);
@@ -146,8 +144,7 @@ static struct value evaluate_compare(struct machine *m, struct scope *scope,
     return value_bool(true);
 }
 
-static struct value evaluate_binary(struct machine *m, struct scope *scope,
-                                    const struct node *node)
+static struct value evaluate_binary(struct machine *m, struct scope *scope, const struct node *node)
 {
     struct value a = evaluate(m, scope, node->a), b = evaluate(m, scope, node->b);
     m->line = node->line;

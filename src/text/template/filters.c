@@ -9,8 +9,7 @@ static struct value filter_trim(struct call *c)
 {
     struct str set = call_str(c, 0, "");
     bool given = c->argv[0].kind != VALUE_ABSENT;
-    return value_str(
-        text_strip(c->m, call_text(c), given ? &set : NULL, STRIP_LEFT | STRIP_RIGHT));
+    return value_str(text_strip(c->m, call_text(c), given ? &set : NULL, STRIP_LEFT | STRIP_RIGHT));
 }
 
 static struct value filter_upper(struct call *c)
@@ -41,8 +40,8 @@ static struct value filter_replace(struct call *c)
 
 static struct value filter_default(struct call *c)
 {
-    bool missing = c->self.kind == VALUE_UNDEFINED ||
-                   (call_bool(c, 1, false) && !value_true(c->m, c->self));
+    bool missing =
+        c->self.kind == VALUE_UNDEFINED || (call_bool(c, 1, false) && !value_true(c->m, c->self));
     if (!missing)
         return c->self;
     return c->argv[0].kind == VALUE_ABSENT ? value_str(str_of("")) : c->argv[0];

@@ -98,9 +98,10 @@ static void sort_keyed(struct machine *m, struct keyed *items, struct keyed *spa
     sort_keyed(m, items + half, spare, n - half, case_sensitive, sign);
     for (size_t i = 0; i < n; i++) {
         machine_work(m, 1);
-        bool take_a = a < half &&
-                      (b == n || sign * value_compare_case(m, items[a].key, items[b].key,
-                                                           case_sensitive) <= 0);
+        bool take_a =
+            a < half &&
+            (b == n ||
+             sign * value_compare_case(m, items[a].key, items[b].key, case_sensitive) <= 0);
         spare[i] = items[take_a ? a++ : b++];
     }
     memcpy(items, spare, n * sizeof *items);
@@ -135,8 +136,8 @@ static const struct list *pairs(struct call *c)
         machine_fail(c->m, "items of a '%s': a dict is needed", value_type(c->self));
     struct list *list = list_new(c->m);
     for (size_t i = 0; c->self.kind == VALUE_DICT && i < c->self.dict->n; i++)
-        list_add(c->m, list, value_pair(c->m, c->self.dict->entries[i].key,
-                                        c->self.dict->entries[i].value));
+        list_add(c->m, list,
+                 value_pair(c->m, c->self.dict->entries[i].key, c->self.dict->entries[i].value));
     return list;
 }
 
@@ -148,8 +149,7 @@ static struct value filter_items(struct call *c)
 static struct value filter_dictsort(struct call *c)
 {
     bool by_value = str_is(call_str(c, 1, "key"), "value");
-    return sorted(c, pairs(c), value_int(by_value), call_bool(c, 0, false),
-                  call_bool(c, 2, false));
+    return sorted(c, pairs(c), value_int(by_value), call_bool(c, 0, false), call_bool(c, 2, false));
 }
 
 static struct value filter_unique(struct call *c)
@@ -179,8 +179,8 @@ static struct value extreme(struct call *c, int sign)
     for (size_t i = 0; i < items->n; i++) {
         struct value item = items->items[i];
         struct value key = given(c, 1) ? follow(c->m, item, c->argv[1]) : item;
-        bool better = i == 0 || sign * value_compare_case(c->m, key, best_key,
-                                                          call_bool(c, 0, false)) > 0;
+        bool better =
+            i == 0 || sign * value_compare_case(c->m, key, best_key, call_bool(c, 0, false)) > 0;
         best = better ? item : best;
         best_key = better ? key : best_key;
     }

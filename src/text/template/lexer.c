@@ -351,7 +351,8 @@ const struct token *lex(struct machine *m, struct str source)
         size_t tag = find_tag(&l);
         char kind = tag < l.source.len ? l.source.data[tag + 1] : '\0';
         char marker = tag + 2 < l.source.len ? l.source.data[tag + 2] : ' ';
-        struct str text = text_before(&l, l.at, tag, kind ? marker : ' ', kind == '%' || kind == '#');
+        struct str text =
+            text_before(&l, l.at, tag, kind ? marker : ' ', kind == '%' || kind == '#');
         add_text(&l, text);
         advance(&l, tag);
         if (kind == '#')

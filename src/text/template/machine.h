@@ -18,9 +18,9 @@ enum {
     MAX_DEPTH = 400,       /* nesting of expressions, blocks, calls and values */
     MAX_OUTPUT = 64 << 20, /* bytes of rendered text */
     MAX_MEMORY = 256 << 20,
-    MAX_WORK = 1 << 28,    /* units of work, see machine_work */
+    MAX_WORK = 1 << 28, /* units of work, see machine_work */
     WORK_PER_NODE = 8,
-    MAX_RANGE = 100000,    /* as Jinja's sandbox has it */
+    MAX_RANGE = 100000, /* as Jinja's sandbox has it */
 };
 
 struct str {
@@ -33,15 +33,15 @@ struct arena_block;
 struct machine {
     struct tsr_error *error;
     jmp_buf failure;
-    int code;                   /* set before the jump */
-    size_t line;                /* of the template, 1-based: what is being parsed or evaluated */
+    int code;    /* set before the jump */
+    size_t line; /* of the template, 1-based: what is being parsed or evaluated */
     struct arena_block *blocks;
     size_t memory;
     size_t work;
     size_t depth;
-    struct buffer *out;         /* where print statements write */
-    bool has_now;               /* the caller gave the time, for strftime_now */
-    int64_t now;                /* seconds since 1970, UTC */
+    struct buffer *out; /* where print statements write */
+    bool has_now;       /* the caller gave the time, for strftime_now */
+    int64_t now;        /* seconds since 1970, UTC */
 };
 
 /* Fails with TSR_ETEMPLATE and "chat template, line N: " before the message. */

@@ -224,8 +224,8 @@ static struct value dict_items(struct call *c)
 {
     struct list *items = list_new(c->m);
     for (size_t i = 0; i < c->self.dict->n; i++)
-        list_add(c->m, items, value_pair(c->m, c->self.dict->entries[i].key,
-                                         c->self.dict->entries[i].value));
+        list_add(c->m, items,
+                 value_pair(c->m, c->self.dict->entries[i].key, c->self.dict->entries[i].value));
     return value_list(items);
 }
 

@@ -368,7 +368,7 @@ static struct node *parse_binary(struct parser *p, size_t level)
 static bool accept_comparison(struct parser *p, struct str *operator)
 {
     static const char *const operators[] = {"==", "!=", "<", "<=", ">", ">="};
-    *operator = p->at->text;
+    *operator= p->at->text;
     for (size_t i = 0; i < sizeof operators / sizeof *operators; i++)
         if (parser_accept(p, operators[i]))
             return true;
@@ -376,7 +376,7 @@ static bool accept_comparison(struct parser *p, struct str *operator)
         return true;
     if (parser_is_name(p, "not") && p->at[1].kind == TOKEN_NAME && str_is(p->at[1].text, "in")) {
         p->at += 2;
-        *operator = str_of("not in");
+        *operator= str_of("not in");
         return true;
     }
     return false;
@@ -443,8 +443,8 @@ struct node *parse_tuple(struct parser *p, bool conditions)
     struct node_list items = {0};
     bool comma = false;
     do {
-        if (comma && (parser_is(p, ")") || p->at->kind == TOKEN_BLOCK_END ||
-                      p->at->kind == TOKEN_PRINT_END))
+        if (comma &&
+            (parser_is(p, ")") || p->at->kind == TOKEN_BLOCK_END || p->at->kind == TOKEN_PRINT_END))
             break;
         parser_append(&items, conditions ? parse_expression(p) : parse_or(p));
         comma = parser_accept(p, ",");

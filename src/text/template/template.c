@@ -22,7 +22,8 @@ static struct value dict_of_json(struct machine *m, const json_t *json)
     struct dict *dict = dict_new(m);
     const char *key;
     json_t *member;
-    json_object_foreach((json_t *)json, key, member) {
+    json_object_foreach((json_t *)json, key, member)
+    {
         dict->entries =
             machine_grow(m, dict->entries, dict->n, &dict->capacity, sizeof *dict->entries);
         dict->entries[dict->n++] =
@@ -63,8 +64,11 @@ static struct value value_of_json(struct machine *m, const json_t *json)
     return v;
 }
 
-static void render(struct machine *m, struct str source, const json_t *variables)
+/* False when it failed; then m->code and the error are set. */
+static bool render(struct machine *m, struct str source, const json_t *variables)
 {
+    if (setjmp(m->failure))
+        return false;
     struct scope *globals = scope_new(m, NULL);
     const char *key;
     json_t *member;
@@ -74,6 +78,7 @@ static void render(struct machine *m, struct str source, const json_t *variables
     m->has_now = json_is_integer(now);
     m->now = json_integer_value(now);
     execute(m, scope_new(m, globals), parse(m, source));
+    return true;
 }
 
 int template_render(const char *source, size_t source_len, const json_t *variables, char **text,
@@ -83,11 +88,10 @@ int template_render(const char *source, size_t source_len, const json_t *variabl
     struct machine machine = {.error = error, .out = &out, .line = 1};
     *text = NULL;
     *len = 0;
-    if (setjmp(machine.failure)) {
+    if (!render(&machine, (struct str){source, source_len}, variables)) {
         machine_free(&machine);
         return machine.code;
     }
-    render(&machine, (struct str){source, source_len}, variables);
     struct str rendered = buffer_str(&out);
     char *copy = malloc(rendered.len + 1);
     if (copy) {

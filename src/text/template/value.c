@@ -16,10 +16,18 @@ double value_real(struct value v)
 const char *value_type(struct value v)
 {
     static const char *const names[] = {
-        [VALUE_ABSENT] = "nothing",  [VALUE_UNDEFINED] = "Undefined",   [VALUE_NONE] = "NoneType",
-        [VALUE_BOOL] = "bool",       [VALUE_INT] = "int",               [VALUE_FLOAT] = "float",
-        [VALUE_STRING] = "str",      [VALUE_LIST] = "list",             [VALUE_TUPLE] = "tuple",
-        [VALUE_DICT] = "dict",       [VALUE_NAMESPACE] = "Namespace",   [VALUE_LOOP] = "LoopContext",
+        [VALUE_ABSENT] = "nothing",
+        [VALUE_UNDEFINED] = "Undefined",
+        [VALUE_NONE] = "NoneType",
+        [VALUE_BOOL] = "bool",
+        [VALUE_INT] = "int",
+        [VALUE_FLOAT] = "float",
+        [VALUE_STRING] = "str",
+        [VALUE_LIST] = "list",
+        [VALUE_TUPLE] = "tuple",
+        [VALUE_DICT] = "dict",
+        [VALUE_NAMESPACE] = "Namespace",
+        [VALUE_LOOP] = "LoopContext",
         [VALUE_FUNCTION] = "function",
     };
     return names[v.kind];
@@ -65,8 +73,7 @@ void dict_set(struct machine *m, struct dict *dict, struct value key, struct val
         *old = v;
         return;
     }
-    dict->entries =
-        machine_grow(m, dict->entries, dict->n, &dict->capacity, sizeof *dict->entries);
+    dict->entries = machine_grow(m, dict->entries, dict->n, &dict->capacity, sizeof *dict->entries);
     dict->entries[dict->n++] = (struct dict_entry){key, v};
 }
 
@@ -173,21 +180,19 @@ static struct value loop_attribute(const struct loop *loop, struct str name)
 
 struct value value_item(struct machine *m, struct value container, struct value key)
 {
-    struct str name = key.kind == VALUE_STRING ? key.string : value_text(m, key);
     switch (container.kind) {
     case VALUE_LIST:
     case VALUE_TUPLE:
     case VALUE_STRING:
-        return value_is_integral(key) ? item_at(m, container, value_integer(key))
-                                      : value_undefined(name);
+        if (value_is_integral(key))
+            return item_at(m, container, value_integer(key));
+        return value_undefined(value_text(m, key));
     case VALUE_DICT: {
         struct value *found = dict_find(m, container.dict, key);
-        return found ? *found : value_undefined(name);
+        return found ? *found : value_undefined(value_text(m, key));
     }
     default:
-        return key.kind == VALUE_STRING || container.kind == VALUE_UNDEFINED
-                   ? value_attribute(m, container, name)
-                   : value_undefined(name);
+        return value_attribute(m, container, value_text(m, key));
     }
 }
 

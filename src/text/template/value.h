@@ -162,7 +162,8 @@ struct json_style {
     struct str item_separator, key_separator;
     bool sort_keys, ensure_ascii;
 };
-void value_json(struct machine *m, struct buffer *b, struct value v, const struct json_style *style);
+void value_json(struct machine *m, struct buffer *b, struct value v,
+                const struct json_style *style);
 /* A decimal number in Python's (and JSON's) notation; false when it is none. */
 bool text_to_float(struct str s, double *out);
 bool text_to_int(struct str s, int64_t *out);

@@ -241,7 +241,8 @@ static struct value repeat(struct machine *m, struct value v, int64_t times)
 static struct value concatenate(struct machine *m, struct value a, struct value b)
 {
     if (a.kind == VALUE_STRING) {
-        struct buffer text = {0};
+        size_t len = a.string.len + b.string.len;
+        struct buffer text = {machine_alloc(m, len, 1), 0, len};
         buffer_add(m, &text, a.string);
         buffer_add(m, &text, b.string);
         return value_str(buffer_str(&text));

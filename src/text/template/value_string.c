@@ -10,8 +10,8 @@ uint32_t text_decode(struct str s, size_t at, size_t *bytes)
 {
     utf8proc_int32_t c;
     size_t left = s.len - at;
-    utf8proc_ssize_t n =
-        utf8proc_iterate((const utf8proc_uint8_t *)s.data + at, left < 4 ? (utf8proc_ssize_t)left : 4, &c);
+    utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)s.data + at,
+                                          left < 4 ? (utf8proc_ssize_t)left : 4, &c);
     *bytes = n > 0 ? (size_t)n : 1;
     return n > 0 ? (uint32_t)c : 0xfffd;
 }
@@ -35,8 +35,8 @@ size_t text_length(struct machine *m, struct str s)
 bool text_is_space(uint32_t c)
 {
     return c == ' ' || (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x1f) || c == 0x85 ||
-           c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
-           c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+           c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 size_t text_find(struct machine *m, struct str s, struct str needle, size_t from)
@@ -94,8 +94,8 @@ struct str text_case(struct machine *m, struct str s, enum text_case how)
     for (size_t at = 0, bytes; at < s.len; at += bytes) {
         uint32_t c = text_decode(s, at, &bytes);
         bool upper = how == CASE_UPPER || (start && how != CASE_LOWER);
-        utf8proc_int32_t mapped = upper ? utf8proc_toupper((utf8proc_int32_t)c)
-                                        : utf8proc_tolower((utf8proc_int32_t)c);
+        utf8proc_int32_t mapped =
+            upper ? utf8proc_toupper((utf8proc_int32_t)c) : utf8proc_tolower((utf8proc_int32_t)c);
         if ((uint32_t)mapped == c)
             buffer_add(m, &out, str_sub(s, at, at + bytes));
         else
