@@ -5,9 +5,11 @@
 #include "text/template.h"
 
 static const char variables_json[] =
-    "{\"messages\": [{\"role\": \"system\", \"content\": \" s \"}, {\"role\": \"user\", \"content\":"
+    "{\"messages\": [{\"role\": \"system\", \"content\": \" s \"}, {\"role\": \"user\", "
+    "\"content\":"
     " \"h\\u00e9 {{ x }}\"}, {\"role\": \"assistant\", \"content\": \"<think>a</think>b\","
-    " \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"n\": [1, 2.5, null]}}}]}],"
+    " \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"n\": [1, 2.5, "
+    "null]}}}]}],"
     " \"add_generation_prompt\": true, \"bos_token\": \"<s>\", \"now\": 1700000000}";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -148,7 +148,7 @@ static const struct template_case statements[] = {
     {"{% set l = [1] %}{% do l.append(2) %}{{ l }}{% set _ = l.pop(0) %}{{ l }}", NULL, "[1, 2][2]",
      false},
     {"{# comment {{ x }} #}a{#- b -#} c", NULL, "ac", false},
-    {"{% for i in [1, 2] %}a", NULL, "line 1: a block has no {% else %}", true},
+    {"{% for i in [1, 2] %}a", NULL, "line 1: a block has no {% endfor %}", true},
     {"{% if x %}a\n{% endfor %}", NULL, "line 2: unknown statement {% endfor %}", true},
     {"\n{% include 'x' %}", NULL, "line 2: unknown statement {% include %}", true},
     {"{% break %}", NULL, "'break' outside of a loop", true},

@@ -232,7 +232,8 @@ static struct node *parse_print(struct parser *p)
     return node;
 }
 
-/* Statements up to a tag whose first word is among `ends`; stops at that word. With no ends: up to
+/* Statements up to a tag whose first word is among `ends`, the last of which the block must have;
+ * stops at that word. With no ends: up to
  * the end of the template. */
 static struct node *parse_block(struct parser *p, const char *const *ends)
 {
@@ -259,6 +260,8 @@ static struct node *parse_block(struct parser *p, const char *const *ends)
             machine_leave(p->m);
             return body.first;
         } else {
+            while (ends[1])
+                ends++;
             p->m->line = begin_line;
             machine_fail(p->m, "a block has no {%% %s %%}", ends[0]);
         }
