@@ -1,0 +1,96 @@
+/* What a file's tensors mean: hyperparameters and the role, layer and shape of every tensor.
+ *
+ * A model family is one row in arch.c: its names, and the switches of the shared forward pass. The
+ * shape of every tensor is checked against the hyperparameters here, so that no later stage meets
+ * a tensor of the wrong size.
+ */
+#ifndef TESSERA_MODEL_H
+#define TESSERA_MODEL_H
+
+#include "gguf/gguf.h"
+
+/* Which elements of a head rotate together. */
+enum rope_pairs { ROPE_ADJACENT, ROPE_HALVES };
+
+enum arch_switch {
+    ARCH_QK_NORM = 1 << 0,  /* RMS norm on every head of q and k */
+    ARCH_QKV_BIAS = 1 << 1, /* biases on q, k and v */
+    ARCH_MOE = 1 << 2,      /* experts in place of the dense feed-forward */
+    ARCH_MOE_OPTIONAL = 1 << 3, /* experts where the file has expert_count > 0 */
+};
+
+struct model_arch {
+    const char *name; /* general.architecture and prefix of the metadata keys */
+    unsigned switches;
+    enum rope_pairs rope_pairs;
+};
+
+/* NULL for an unknown family. */
+const struct model_arch *model_arch_find(struct gguf_string name);
+/* "llama, qwen2, ...": the known names, for messages. */
+void model_arch_list(char *text, size_t size);
+
+struct rope_params {
+    float base;            /* theta of pair i: position * base^(-2i / n_rot) */
+    float scale;           /* positions are multiplied by it (1 / factor of linear and YaRN) */
+    bool yarn;             /* interpolate low frequencies only, within the limits below */
+    float yarn_beta_fast, yarn_beta_slow;
+    float attention_factor; /* magnitude of cos and sin */
+    uint32_t n_ctx_orig;
+    uint32_t n_rot;        /* rotated elements of a head */
+};
+
+struct model_params {
+    uint32_t n_layer, n_embd, n_vocab, n_ctx_train;
+    uint32_t n_head, n_head_kv; /* query heads, key/value heads */
+    uint32_t d_k, d_v;          /* elements of a key and of a value head */
+    uint32_t n_ff;              /* width of the dense feed-forward */
+    uint32_t n_expert, n_expert_used, n_ff_expert; /* 0 in a dense model */
+    float rms_eps;
+    struct rope_params rope;
+};
+
+enum model_role {
+    ROLE_TOKEN_EMBD, ROLE_OUTPUT_NORM, ROLE_OUTPUT, ROLE_ROPE_FREQS,
+    ROLE_ATTN_NORM, ROLE_ATTN_Q, ROLE_ATTN_K, ROLE_ATTN_V, ROLE_ATTN_OUTPUT,
+    ROLE_ATTN_Q_BIAS, ROLE_ATTN_K_BIAS, ROLE_ATTN_V_BIAS, ROLE_ATTN_Q_NORM, ROLE_ATTN_K_NORM,
+    ROLE_FFN_NORM, ROLE_FFN_GATE, ROLE_FFN_UP, ROLE_FFN_DOWN,
+    ROLE_ROUTER, ROLE_GATE_EXPERTS, ROLE_UP_EXPERTS, ROLE_DOWN_EXPERTS,
+    ROLE_COUNT
+};
+
+/* A tensor with its meaning. As a matrix it is [n, k] (n rows of k), n_expert of them. */
+struct model_tensor {
+    enum model_role role;
+    int layer; /* -1: not of a layer */
+    const struct gguf_tensor *source;
+    uint32_t n, k, n_expert; /* vectors: n = 1; n_expert = 1 unless experts */
+};
+
+struct model {
+    const struct gguf *gguf; /* not owned; outlives the model */
+    const struct model_arch *arch;
+    struct model_params params;
+    struct model_tensor *tensors; /* in the file's order; a tied output comes last, a second time */
+    size_t n_tensors;
+    bool tied_output; /* the output matrix is the token embedding */
+    uint64_t n_params;
+    /* Index of the tensor in `tensors`, or -1: [n_layer + 1][ROLE_COUNT], the last row for roles
+     * without a layer. */
+    int32_t *by_role;
+};
+
+/* Errors: TSR_EUNSUPPORTED (family, a tensor nobody uses), TSR_EFORMAT (missing key or tensor,
+ * wrong shape), TSR_ENOMEM; the message names file, key or tensor. */
+int model_open(const struct gguf *gguf, struct model **model, struct tsr_error *error);
+void model_close(struct model *model);
+
+/* The tensor of a role, NULL where the model has none. Layer -1 for roles without a layer. */
+const struct model_tensor *model_find(const struct model *model, int layer, enum model_role role);
+
+/* "attn_q" and the like, for reports. */
+const char *model_role_name(enum model_role role);
+/* Matrices that take part in matrix products, as opposed to vectors and the embedding. */
+bool model_role_is_matrix(enum model_role role);
+
+#endif

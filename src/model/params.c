@@ -1,0 +1,187 @@
+#include "model/params.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* No model comes near; beyond, products of two dimensions would not fit an int. */
+enum { MAX_DIM = 1 << 20, MAX_LAYERS = 4096, MAX_HEADS = 4096, MAX_EXPERTS = 4096 };
+
+/* Reads keys "ARCH.name"; the first fault stays in `error` and later reads do nothing. */
+struct key_reader {
+    const struct gguf *gguf;
+    const struct model_arch *arch;
+    struct tsr_error *error;
+    char key[128];
+};
+
+static const char *full_key(struct key_reader *reader, const char *name)
+{
+    snprintf(reader->key, sizeof reader->key, "%s.%s", reader->arch->name, name);
+    return reader->key;
+}
+
+static uint32_t read_u32(struct key_reader *reader, const char *name, uint32_t fallback,
+                         uint32_t max)
+{
+    uint32_t value = fallback;
+    struct tsr_error *error = reader->error;
+    if (error->code)
+        return fallback;
+    const char *key = full_key(reader, name);
+    if (gguf_get_u32(reader->gguf, key, &value, error) && value > max)
+        error_set(error, TSR_EFORMAT, "%s: %s is %u: at most %u is supported",
+                  gguf_path(reader->gguf), key, value, max);
+    return value;
+}
+
+static uint32_t require_u32(struct key_reader *reader, const char *name, uint32_t max)
+{
+    uint32_t value = read_u32(reader, name, 0, max);
+    if (!reader->error->code && value == 0)
+        error_set(reader->error, TSR_EFORMAT, "%s: %s is missing or zero", gguf_path(reader->gguf),
+                  full_key(reader, name));
+    return value;
+}
+
+static float read_f32(struct key_reader *reader, const char *name, float fallback)
+{
+    float value = fallback;
+    if (!reader->error->code)
+        gguf_get_f32(reader->gguf, full_key(reader, name), &value, reader->error);
+    return value;
+}
+
+/* Some files give one value for each layer; only files in which all are equal are supported. */
+static uint32_t read_per_layer(struct key_reader *reader, const char *name, uint32_t fallback,
+                               uint32_t max)
+{
+    const char *key = full_key(reader, name);
+    const struct gguf_value *value = gguf_find(reader->gguf, key);
+    if (!value || value->type != GGUF_ARRAY)
+        return read_u32(reader, name, fallback, max);
+    struct gguf_array array;
+    if (!gguf_get_array(reader->gguf, key, GGUF_I32, &array, reader->error))
+        return 0;
+    for (uint64_t i = 0; i < array.count; i++) {
+        int64_t element = gguf_array_int(&array, i);
+        if (element <= 0 || element > max || element != gguf_array_int(&array, 0)) {
+            error_set(reader->error, TSR_EUNSUPPORTED,
+                      "%s: %s differs from layer to layer: not supported", gguf_path(reader->gguf),
+                      key);
+            return 0;
+        }
+    }
+    return array.count ? (uint32_t)gguf_array_int(&array, 0) : fallback;
+}
+
+static bool string_is(struct gguf_string string, const char *text)
+{
+    return string.len == strlen(text) && memcmp(string.data, text, string.len) == 0;
+}
+
+/* YaRN as in the paper (arXiv 2309.00071) and the keys rope.scaling.* of the GGUF format. */
+static void read_rope(struct key_reader *reader, struct model_params *params)
+{
+    struct rope_params *rope = &params->rope;
+    rope->base = read_f32(reader, "rope.freq_base", 10000.0f);
+    rope->n_rot = read_u32(reader, "rope.dimension_count", params->d_k, MAX_DIM);
+    rope->n_ctx_orig = read_u32(reader, "rope.scaling.original_context_length",
+                                params->n_ctx_train, UINT32_MAX);
+    rope->scale = 1.0f;
+    rope->attention_factor = 1.0f;
+    float factor = read_f32(reader, "rope.scaling.factor", 0.0f);
+    if (factor == 0.0f)
+        factor = read_f32(reader, "rope.scale_linear", 1.0f);
+    struct gguf_string type = {"linear", 6};
+    if (!reader->error->code)
+        gguf_get_string(reader->gguf, full_key(reader, "rope.scaling.type"), &type, reader->error);
+    rope->yarn = string_is(type, "yarn");
+    if (!reader->error->code && !rope->yarn && !string_is(type, "linear") &&
+        !string_is(type, "none")) {
+        error_set(reader->error, TSR_EUNSUPPORTED, "%s: rope.scaling.type '%.*s' is not supported",
+                  gguf_path(reader->gguf), (int)(type.len < 40 ? type.len : 40), type.data);
+        return;
+    }
+    if (factor > 0.0f && !string_is(type, "none"))
+        rope->scale = 1.0f / factor;
+    if (rope->yarn) {
+        rope->yarn_beta_fast = read_f32(reader, "rope.scaling.yarn_beta_fast", 32.0f);
+        rope->yarn_beta_slow = read_f32(reader, "rope.scaling.yarn_beta_slow", 1.0f);
+        rope->attention_factor = read_f32(reader, "rope.scaling.attn_factor", 1.0f) *
+                                 (1.0f + 0.1f * logf(1.0f / rope->scale));
+    }
+    if (!reader->error->code &&
+        (rope->n_rot == 0 || rope->n_rot % 2 || rope->n_rot > params->d_k || !(rope->base > 0.0f)))
+        error_set(reader->error, TSR_EFORMAT,
+                  "%s: rope with %u of %u elements and base %g: must be even, at most the head, "
+                  "and positive", gguf_path(reader->gguf), rope->n_rot, params->d_k,
+                  (double)rope->base);
+}
+
+static void read_heads(struct key_reader *reader, struct model_params *params)
+{
+    params->n_head = read_per_layer(reader, "attention.head_count", 0, MAX_HEADS);
+    params->n_head_kv = read_per_layer(reader, "attention.head_count_kv", params->n_head, MAX_HEADS);
+    if (reader->error->code)
+        return;
+    if (!params->n_head || !params->n_head_kv || params->n_head % params->n_head_kv) {
+        error_set(reader->error, TSR_EFORMAT,
+                  "%s: %u query heads and %u key/value heads: the first must be a multiple",
+                  gguf_path(reader->gguf), params->n_head, params->n_head_kv);
+        return;
+    }
+    uint32_t d_head = params->n_embd / params->n_head;
+    params->d_k = read_u32(reader, "attention.key_length", d_head, MAX_DIM / 4);
+    params->d_v = read_u32(reader, "attention.value_length", params->d_k, MAX_DIM / 4);
+    if (!reader->error->code && (!params->d_k || params->d_k % 2 || !params->d_v ||
+                                 (uint64_t)params->n_head * params->d_k > MAX_DIM ||
+                                 (uint64_t)params->n_head * params->d_v > MAX_DIM))
+        error_set(reader->error, TSR_EFORMAT, "%s: heads of %u and %u elements are not supported",
+                  gguf_path(reader->gguf), params->d_k, params->d_v);
+}
+
+static void read_experts(struct key_reader *reader, struct model_params *params)
+{
+    unsigned switches = reader->arch->switches;
+    if (switches & (ARCH_MOE | ARCH_MOE_OPTIONAL))
+        params->n_expert = read_u32(reader, "expert_count", 0, MAX_EXPERTS);
+    if (params->n_expert == 0) {
+        if (switches & ARCH_MOE)
+            require_u32(reader, "expert_count", MAX_EXPERTS);
+        params->n_ff = read_per_layer(reader, "feed_forward_length", 0, MAX_DIM);
+        if (!reader->error->code && params->n_ff == 0)
+            require_u32(reader, "feed_forward_length", MAX_DIM);
+        return;
+    }
+    params->n_expert_used = require_u32(reader, "expert_used_count", MAX_EXPERTS);
+    params->n_ff_expert = read_u32(reader, "expert_feed_forward_length", 0, MAX_DIM);
+    if (params->n_ff_expert == 0)
+        params->n_ff_expert = read_per_layer(reader, "feed_forward_length", 0, MAX_DIM);
+    if (!reader->error->code &&
+        (params->n_expert_used > params->n_expert || params->n_ff_expert == 0))
+        error_set(reader->error, TSR_EFORMAT, "%s: %u of %u experts of width %u cannot be",
+                  gguf_path(reader->gguf), params->n_expert_used, params->n_expert,
+                  params->n_ff_expert);
+}
+
+int params_read(const struct gguf *gguf, const struct model_arch *arch, struct model_params *params,
+                struct tsr_error *error)
+{
+    struct tsr_error fault = {0};
+    struct key_reader reader = {.gguf = gguf, .arch = arch, .error = &fault};
+    *params = (struct model_params){0};
+    params->n_layer = require_u32(&reader, "block_count", MAX_LAYERS);
+    params->n_embd = require_u32(&reader, "embedding_length", MAX_DIM);
+    params->n_ctx_train = require_u32(&reader, "context_length", INT32_MAX);
+    params->rms_eps = read_f32(&reader, "attention.layer_norm_rms_epsilon", 1e-5f);
+    if (!fault.code)
+        read_heads(&reader, params);
+    if (!fault.code)
+        read_experts(&reader, params);
+    if (!fault.code)
+        read_rope(&reader, params);
+    if (fault.code && error)
+        *error = fault;
+    return fault.code;
+}
