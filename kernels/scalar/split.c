@@ -1,0 +1,338 @@
+/* File blocks to codes and heads, and back: one pair of functions for each type, and the table of
+ * packed formats. The meaning of the fields stands in blocks.h. */
+#include <string.h>
+
+#include "kernels/layout.h"
+#include "kernels/scalar/blocks.h"
+
+/* ---- Pieces that types share ---- */
+
+/* n / 2 bytes: the low nibbles are codes 0 .. n/2 - 1, the high ones the rest. */
+static void split_nibbles(const uint8_t *quants, uint8_t *codes, int n)
+{
+    for (int j = 0; j < n / 2; j++) {
+        codes[j] = quants[j] & 15;
+        codes[j + n / 2] = quants[j] >> 4;
+    }
+}
+
+static void join_nibbles(uint8_t *quants, const uint8_t *codes, int n)
+{
+    for (int j = 0; j < n / 2; j++)
+        quants[j] = (uint8_t)((codes[j] & 15) | (codes[j + n / 2] & 15) << 4);
+}
+
+static void split_fifth_bits(const uint8_t high[4], uint8_t *codes)
+{
+    for (int i = 0; i < BLOCK_ELEMS; i++)
+        codes[i] |= (uint8_t)((high[i / 8] >> (i % 8) & 1) << 4);
+}
+
+static void join_fifth_bits(uint8_t high[4], const uint8_t *codes)
+{
+    memset(high, 0, 4);
+    for (int i = 0; i < BLOCK_ELEMS; i++)
+        high[i / 8] |= (uint8_t)((codes[i] >> 4 & 1) << (i % 8));
+}
+
+static void split_two_bits(const uint8_t quants[64], uint8_t *codes)
+{
+    for (int i = 0; i < SUPER_BLOCK_ELEMS; i++)
+        codes[i] = quants[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+}
+
+static void join_two_bits(uint8_t quants[64], const uint8_t *codes)
+{
+    memset(quants, 0, 64);
+    for (int i = 0; i < SUPER_BLOCK_ELEMS; i++)
+        quants[i / 128 * 32 + i % 32] |= (uint8_t)((codes[i] & 3) << (i % 128 / 32 * 2));
+}
+
+/* Eight 6-bit scales and eight 6-bit mins in 12 bytes. */
+static void split_k4_scales(const uint8_t scales[12], uint8_t byte[16])
+{
+    for (int i = 0; i < 8; i++) {
+        byte[i] = (uint8_t)k4_scale(scales, i);
+        byte[8 + i] = (uint8_t)k4_min(scales, i);
+    }
+}
+
+static void join_k4_scales(uint8_t scales[12], const uint8_t byte[16])
+{
+    const uint8_t *s = byte, *m = byte + 8;
+    for (int i = 0; i < 4; i++) {
+        scales[i] = (uint8_t)(s[i] | (s[i + 4] >> 4) << 6);
+        scales[i + 4] = (uint8_t)(m[i] | (m[i + 4] >> 4) << 6);
+        scales[i + 8] = (uint8_t)((s[i + 4] & 15) | (m[i + 4] & 15) << 4);
+    }
+}
+
+/* ---- One pair for each type ---- */
+
+static void split_q4_0(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_q4_0 *b = from;
+    half[0] = b->scale;
+    split_nibbles(b->quants, codes, 32);
+}
+
+static void join_q4_0(void *to, const uint8_t *codes, const uint16_t half[2],
+                      const uint8_t byte[16])
+{
+    struct block_q4_0 *b = to;
+    b->scale = half[0];
+    join_nibbles(b->quants, codes, 32);
+}
+
+static void split_q4_1(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_q4_1 *b = from;
+    half[0] = b->scale;
+    half[1] = b->min;
+    split_nibbles(b->quants, codes, 32);
+}
+
+static void join_q4_1(void *to, const uint8_t *codes, const uint16_t half[2],
+                      const uint8_t byte[16])
+{
+    struct block_q4_1 *b = to;
+    b->scale = half[0];
+    b->min = half[1];
+    join_nibbles(b->quants, codes, 32);
+}
+
+static void split_q5_0(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_q5_0 *b = from;
+    half[0] = b->scale;
+    split_nibbles(b->quants, codes, 32);
+    split_fifth_bits(b->high, codes);
+}
+
+static void join_q5_0(void *to, const uint8_t *codes, const uint16_t half[2],
+                      const uint8_t byte[16])
+{
+    struct block_q5_0 *b = to;
+    b->scale = half[0];
+    join_nibbles(b->quants, codes, 32);
+    join_fifth_bits(b->high, codes);
+}
+
+static void split_q5_1(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_q5_1 *b = from;
+    half[0] = b->scale;
+    half[1] = b->min;
+    split_nibbles(b->quants, codes, 32);
+    split_fifth_bits(b->high, codes);
+}
+
+static void join_q5_1(void *to, const uint8_t *codes, const uint16_t half[2],
+                      const uint8_t byte[16])
+{
+    struct block_q5_1 *b = to;
+    b->scale = half[0];
+    b->min = half[1];
+    join_nibbles(b->quants, codes, 32);
+    join_fifth_bits(b->high, codes);
+}
+
+static void split_q8_0(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_q8_0 *b = from;
+    half[0] = b->scale;
+    memcpy(codes, b->quants, 32);
+}
+
+static void join_q8_0(void *to, const uint8_t *codes, const uint16_t half[2],
+                      const uint8_t byte[16])
+{
+    struct block_q8_0 *b = to;
+    b->scale = half[0];
+    memcpy(b->quants, codes, 32);
+}
+
+static void split_q2_k(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_q2_k *b = from;
+    half[0] = b->scale;
+    half[1] = b->min;
+    memcpy(byte, b->scales, 16);
+    split_two_bits(b->quants, codes);
+}
+
+static void join_q2_k(void *to, const uint8_t *codes, const uint16_t half[2],
+                      const uint8_t byte[16])
+{
+    struct block_q2_k *b = to;
+    b->scale = half[0];
+    b->min = half[1];
+    memcpy(b->scales, byte, 16);
+    join_two_bits(b->quants, codes);
+}
+
+static void split_q3_k(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_q3_k *b = from;
+    half[0] = b->scale;
+    for (int i = 0; i < 16; i++)
+        byte[i] = (uint8_t)q3_k_scale(b->scales, i);
+    split_two_bits(b->quants, codes);
+    for (int i = 0; i < SUPER_BLOCK_ELEMS; i++)
+        codes[i] |= (uint8_t)((b->high[i % 32] >> (i / 32) & 1) << 2);
+}
+
+static void join_q3_k(void *to, const uint8_t *codes, const uint16_t half[2],
+                      const uint8_t byte[16])
+{
+    struct block_q3_k *b = to;
+    b->scale = half[0];
+    memset(b->scales, 0, sizeof b->scales);
+    memset(b->high, 0, sizeof b->high);
+    for (int i = 0; i < 16; i++) {
+        int scale = (int8_t)byte[i] + 32;
+        b->scales[i % 8] |= (uint8_t)((scale & 15) << (i / 8 * 4));
+        b->scales[8 + i % 4] |= (uint8_t)(scale >> 4 << (i / 4 * 2));
+    }
+    join_two_bits(b->quants, codes);
+    for (int i = 0; i < SUPER_BLOCK_ELEMS; i++)
+        b->high[i % 32] |= (uint8_t)((codes[i] >> 2 & 1) << (i / 32));
+}
+
+static void split_q4_k(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_q4_k *b = from;
+    half[0] = b->scale;
+    half[1] = b->min;
+    split_k4_scales(b->scales, byte);
+    for (int g = 0; g < 4; g++)
+        split_nibbles(b->quants + 32 * g, codes + 64 * g, 64);
+}
+
+static void join_q4_k(void *to, const uint8_t *codes, const uint16_t half[2],
+                      const uint8_t byte[16])
+{
+    struct block_q4_k *b = to;
+    b->scale = half[0];
+    b->min = half[1];
+    join_k4_scales(b->scales, byte);
+    for (int g = 0; g < 4; g++)
+        join_nibbles(b->quants + 32 * g, codes + 64 * g, 64);
+}
+
+static void split_q5_k(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_q5_k *b = from;
+    half[0] = b->scale;
+    half[1] = b->min;
+    split_k4_scales(b->scales, byte);
+    for (int g = 0; g < 4; g++)
+        split_nibbles(b->quants + 32 * g, codes + 64 * g, 64);
+    for (int i = 0; i < SUPER_BLOCK_ELEMS; i++)
+        codes[i] |= (uint8_t)((b->high[i % 32] >> (i / 32) & 1) << 4);
+}
+
+static void join_q5_k(void *to, const uint8_t *codes, const uint16_t half[2],
+                      const uint8_t byte[16])
+{
+    struct block_q5_k *b = to;
+    b->scale = half[0];
+    b->min = half[1];
+    join_k4_scales(b->scales, byte);
+    memset(b->high, 0, sizeof b->high);
+    for (int g = 0; g < 4; g++)
+        join_nibbles(b->quants + 32 * g, codes + 64 * g, 64);
+    for (int i = 0; i < SUPER_BLOCK_ELEMS; i++)
+        b->high[i % 32] |= (uint8_t)((codes[i] >> 4 & 1) << (i / 32));
+}
+
+static void split_q6_k(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_q6_k *b = from;
+    half[0] = b->scale;
+    memcpy(byte, b->scales, 16);
+    for (int h = 0; h < 2; h++) {
+        split_nibbles(b->low + 64 * h, codes + 128 * h, 128);
+        for (int i = 0; i < 128; i++)
+            codes[128 * h + i] |= (uint8_t)((b->high[32 * h + i % 32] >> (i / 32 * 2) & 3) << 4);
+    }
+}
+
+static void join_q6_k(void *to, const uint8_t *codes, const uint16_t half[2],
+                      const uint8_t byte[16])
+{
+    struct block_q6_k *b = to;
+    b->scale = half[0];
+    memcpy(b->scales, byte, 16);
+    memset(b->high, 0, sizeof b->high);
+    for (int h = 0; h < 2; h++) {
+        join_nibbles(b->low + 64 * h, codes + 128 * h, 128);
+        for (int i = 0; i < 128; i++)
+            b->high[32 * h + i % 32] |= (uint8_t)((codes[128 * h + i] >> 4 & 3) << (i / 32 * 2));
+    }
+}
+
+static void split_iq4_xs(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_iq4_xs *b = from;
+    half[0] = b->scale;
+    for (int s = 0; s < 8; s++) {
+        byte[s] = (uint8_t)iq4_xs_scale(b, s);
+        split_nibbles(b->quants + 16 * s, codes + 32 * s, 32);
+    }
+}
+
+static void join_iq4_xs(void *to, const uint8_t *codes, const uint16_t half[2],
+                        const uint8_t byte[16])
+{
+    struct block_iq4_xs *b = to;
+    b->scale = half[0];
+    b->scales_high = 0;
+    memset(b->scales_low, 0, sizeof b->scales_low);
+    for (int s = 0; s < 8; s++) {
+        int scale = (int8_t)byte[s] + 32;
+        b->scales_low[s / 2] |= (uint8_t)((scale & 15) << (s % 2 * 4));
+        b->scales_high |= (uint16_t)(scale >> 4 << (2 * s));
+        join_nibbles(b->quants + 16 * s, codes + 32 * s, 32);
+    }
+}
+
+static void split_mxfp4(const void *from, uint8_t *codes, uint16_t half[2], uint8_t byte[16])
+{
+    const struct block_mxfp4 *b = from;
+    byte[0] = b->exponent;
+    split_nibbles(b->quants, codes, 32);
+}
+
+static void join_mxfp4(void *to, const uint8_t *codes, const uint16_t half[2],
+                       const uint8_t byte[16])
+{
+    struct block_mxfp4 *b = to;
+    b->exponent = byte[0];
+    join_nibbles(b->quants, codes, 32);
+}
+
+/* ---- The table ---- */
+
+#define FORMAT(id, name, k, code_bits, halves, bytes)                                              \
+    {.block_id = id, .block_k = k, .bits = code_bits, .n_half = halves, .n_byte = bytes,           \
+     .unit_bytes = code_bits * 64, .head_bytes = 16 * (2 * halves + bytes),                        \
+     .split = split_##name, .join = join_##name}
+
+static const struct panel_format formats[] = {
+    FORMAT(BLOCK_Q4_0, q4_0, 32, 4, 1, 0),     FORMAT(BLOCK_Q4_1, q4_1, 32, 4, 2, 0),
+    FORMAT(BLOCK_Q5_0, q5_0, 32, 5, 1, 0),     FORMAT(BLOCK_Q5_1, q5_1, 32, 5, 2, 0),
+    FORMAT(BLOCK_Q8_0, q8_0, 32, 8, 1, 0),     FORMAT(BLOCK_Q2_K, q2_k, 256, 2, 2, 16),
+    FORMAT(BLOCK_Q3_K, q3_k, 256, 3, 1, 16),   FORMAT(BLOCK_Q4_K, q4_k, 256, 4, 2, 16),
+    FORMAT(BLOCK_Q5_K, q5_k, 256, 5, 2, 16),   FORMAT(BLOCK_Q6_K, q6_k, 256, 6, 1, 16),
+    FORMAT(BLOCK_IQ4_NL, q4_0, 32, 4, 1, 0),   FORMAT(BLOCK_IQ4_XS, iq4_xs, 256, 4, 1, 8),
+    FORMAT(BLOCK_MXFP4, mxfp4, 32, 4, 0, 1),
+};
+
+const struct panel_format *panel_format_find(uint32_t block_id)
+{
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
+        if (formats[i].block_id == block_id)
+            return &formats[i];
+    return NULL;
+}
