@@ -1,0 +1,11 @@
+/* Packing of all planned matrices, in parallel, in the order of the file. */
+#ifndef TESSERA_LOAD_PACK_H
+#define TESSERA_LOAD_PACK_H
+
+#include "load/weights.h"
+
+/* Fills `arena` of pool cpu. Errors: TSR_ENOMEM, TSR_ECANCELED. */
+int pack_tensors(const struct plan *plan, struct team *team, void *arena,
+                 weights_progress_fn *progress, void *user, struct tsr_error *error);
+
+#endif

@@ -1,0 +1,50 @@
+/* The loader: a plan becomes weights that the forward pass can use.
+ *
+ * Packed matrices live in one arena of exactly the planned bytes; the file's pages are dropped
+ * behind the packing, so that memory does not hold both. Vectors (norms, biases) become float.
+ */
+#ifndef TESSERA_LOAD_WEIGHTS_H
+#define TESSERA_LOAD_WEIGHTS_H
+
+#include "base/team.h"
+#include "plan/plan.h"
+
+/* n rows of k as one operand of a product; `n_expert` of them, matrix_bytes apart. */
+struct matrix {
+    const struct gemm_kernel *kernel; /* NULL: the model has no such matrix */
+    const uint8_t *data;
+    size_t matrix_bytes;
+    int n, k;
+};
+
+struct layer_weights {
+    const float *attn_norm, *ffn_norm;       /* [n_embd] */
+    const float *q_norm, *k_norm;            /* [d_k], or NULL */
+    const float *q_bias, *k_bias, *v_bias;   /* [n_head * d_k], [n_head_kv * d_k], .. or NULL */
+    struct matrix q, k, v, attn_output;
+    struct matrix gate, up, down;            /* of experts where the layer has a router */
+    struct matrix router;                    /* kernel NULL in a dense layer */
+};
+
+struct weights {
+    const struct gguf_tensor *token_embd; /* [n_vocab, n_embd], in the file */
+    const float *output_norm;             /* [n_embd] */
+    const float *rope_factors;            /* [n_rot / 2] divisors of the frequencies, or NULL */
+    struct matrix output;
+    struct layer_weights *layers;         /* [n_layer] */
+    void *arena;                          /* pool cpu */
+    size_t arena_bytes;
+    float *vectors;
+};
+
+/* Told of the bytes packed so far; false cancels. Called on the thread that called weights_load. */
+typedef bool weights_progress_fn(void *user, uint64_t done, uint64_t total);
+
+/* Packs with all workers of `team`. The model's gguf must stay open as long as the weights.
+ * Errors: TSR_ENOMEM (with the bytes asked for), TSR_ECANCELED. */
+int weights_load(const struct model *model, const struct plan *plan, struct team *team,
+                 weights_progress_fn *progress, void *user, struct weights **weights,
+                 struct tsr_error *error);
+void weights_free(struct weights *weights);
+
+#endif

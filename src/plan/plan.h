@@ -1,0 +1,42 @@
+/* The placement planner: which pool and kernel every tensor gets, and how many bytes.
+ *
+ * Pure: (roles of tensors, kernels) in, plan out. No weights are read. The loader allocates exactly
+ * the bytes that the plan says.
+ */
+#ifndef TESSERA_PLAN_H
+#define TESSERA_PLAN_H
+
+#include "model/model.h"
+
+/* In the order in which a tensor is offered to them; the first that takes it has it. */
+enum plan_pool {
+    POOL_CPU,    /* packed for the vector kernels */
+    POOL_MAPPED, /* used straight from the file mapping: always possible */
+    POOL_COUNT
+};
+
+struct placement {
+    const struct model_tensor *tensor;
+    enum plan_pool pool;
+    const struct gemm_kernel *kernel; /* NULL for tensors that no product uses */
+    uint64_t matrix_bytes;            /* of one packed matrix (one expert), 64-byte multiple */
+    uint64_t bytes;                   /* in the pool's arena; 0 in POOL_MAPPED */
+    uint64_t offset;                  /* in the pool's arena */
+    const char *refusal;              /* why the first pool did not take it; NULL where it did */
+};
+
+struct plan {
+    struct placement *placements; /* [model->n_tensors], in the order of model->tensors */
+    size_t n_placements;
+    uint64_t pool_bytes[POOL_COUNT];
+};
+
+const char *plan_pool_name(enum plan_pool pool);
+
+/* `kernels` must outlive the plan. Errors: TSR_EUNSUPPORTED (a matrix that no pool can use, named),
+ * TSR_ENOMEM. */
+int plan_create(const struct model *model, const struct kernel_set *kernels, struct plan **plan,
+                struct tsr_error *error);
+void plan_free(struct plan *plan);
+
+#endif
