@@ -1,0 +1,196 @@
+/* Grouped-query attention with rotary positions over the KV cache. */
+#include <math.h>
+#include <string.h>
+
+#include "forward/pass.h"
+
+/* Query rows (tokens x heads of a group) of one work item in a prompt. */
+enum { QUERY_ROWS = 64, MIN_SPLIT_KEYS = 128 };
+
+static int group_size(const struct forward *f)
+{
+    return (int)(f->params->n_head / f->params->n_head_kv);
+}
+
+static void rotate(const struct forward *f, float *head, int token)
+{
+    const struct rope_params *rope = &f->params->rope;
+    size_t half = rope->n_rot / 2;
+    const float *cos = f->cos + (size_t)token * half, *sin = f->sin + (size_t)token * half;
+    if (f->model->arch->rope_pairs == ROPE_ADJACENT)
+        f->kernels->rows.rope_adjacent(head, cos, sin, rope->n_rot);
+    else
+        f->kernels->rows.rope_halves(head, cos, sin, rope->n_rot);
+}
+
+/* Norm (where the model has one) and rotation of a query or key head. */
+static void finish_head(const struct forward *f, float *head, const float *norm, int token)
+{
+    if (norm)
+        f->kernels->rows.rms_norm(head, head, norm, f->params->d_k, f->params->rms_eps);
+    rotate(f, head, token);
+}
+
+static void store(const struct forward *f, uint8_t *cache, size_t stride, int token,
+                  const float *head, size_t n)
+{
+    uint8_t *to = cache + (f->batch->position + (size_t)token) * stride;
+    if (f->batch->kv->type == KV_F16)
+        f->kernels->rows.f32_to_f16((uint16_t *)to, head, n);
+    else
+        memcpy(to, head, n * sizeof(float));
+}
+
+static void finish_token(struct forward *f, const struct layer_weights *layer, int index, int token)
+{
+    const struct model_params *p = f->params;
+    const struct kv_cache *kv = f->batch->kv;
+    size_t d_k = p->d_k, d_v = p->d_v, group = (size_t)group_size(f);
+    float *q = f->q + (size_t)token * p->n_head * d_k;
+    float *k = f->k + (size_t)token * p->n_head_kv * d_k;
+    float *v = f->v + (size_t)token * p->n_head_kv * d_v;
+    if (layer->q_bias) {
+        f->kernels->rows.add(q, layer->q_bias, p->n_head * d_k);
+        f->kernels->rows.add(k, layer->k_bias, p->n_head_kv * d_k);
+        f->kernels->rows.add(v, layer->v_bias, p->n_head_kv * d_v);
+    }
+    for (size_t head = 0; head < p->n_head; head++) {
+        finish_head(f, q + head * d_k, layer->q_norm, token);
+        size_t row = (head / group * (size_t)f->n_tokens + (size_t)token) * group + head % group;
+        memcpy(f->q_heads + row * d_k, q + head * d_k, d_k * sizeof(float));
+    }
+    for (size_t head = 0; head < p->n_head_kv; head++) {
+        finish_head(f, k + head * d_k, layer->k_norm, token);
+        store(f, kv_keys(kv, index, (int)head), kv->k_stride, token, k + head * d_k, d_k);
+        store(f, kv_values(kv, index, (int)head), kv->v_stride, token, v + head * d_v, d_v);
+    }
+}
+
+/* Keys of a single token are split over the team where heads alone cannot feed it. */
+static int split_count(const struct forward *f, const struct worker *worker)
+{
+    if (f->n_tokens > 1)
+        return 1;
+    int n_keys = (int)f->batch->position + 1;
+    int wanted = n_blocks(2 * worker->count, (int)f->params->n_head_kv);
+    int most = n_blocks(n_keys, MIN_SPLIT_KEYS);
+    int count = wanted < most ? wanted : most;
+    return count < MAX_SPLITS ? count : MAX_SPLITS;
+}
+
+static void attend(struct forward *f, struct worker *worker, int layer, int head, int token,
+                   int n_tokens, int split, int n_splits)
+{
+    const struct model_params *p = f->params;
+    const struct kv_cache *kv = f->batch->kv;
+    int group = group_size(f);
+    int n_keys = (int)f->batch->position + token + n_tokens;
+    int span = n_blocks(n_keys, n_splits);
+    size_t row = ((size_t)head * (size_t)f->n_tokens + (size_t)token) * (size_t)group;
+    size_t split_row = (size_t)split * p->n_head * (size_t)f->n_tokens + row;
+    struct attn_args args = {
+        .q = f->q_heads + row * p->d_k,
+        .q_stride = p->d_k,
+        .m = n_tokens * group,
+        .n_keys = f->n_keys + (size_t)token * (size_t)group,
+        .key0 = split * span,
+        .key1 = (split + 1) * span < n_keys ? (split + 1) * span : n_keys,
+        .kv_type = kv->type,
+        .k = kv_keys(kv, layer, head),
+        .v = kv_values(kv, layer, head),
+        .k_stride = kv->k_stride,
+        .v_stride = kv->v_stride,
+        .d_k = (int)p->d_k,
+        .d_v = (int)p->d_v,
+        .scale = 1.0f / sqrtf((float)p->d_k),
+        .out = f->attn + split_row * p->d_v,
+        .out_stride = p->d_v,
+        .row_max = n_splits > 1 ? f->split_max + split_row : NULL,
+        .row_sum = n_splits > 1 ? f->split_sum + split_row : NULL,
+        .scratch = f->scratch[worker->index].attn,
+    };
+    f->kernels->rows.attention(&args);
+}
+
+static void attend_phase(struct forward *f, struct worker *worker, int layer, int n_splits)
+{
+    int n_head_kv = (int)f->params->n_head_kv;
+    int tokens = QUERY_ROWS / group_size(f);
+    tokens = tokens < 1 ? 1 : tokens;
+    int blocks = n_blocks(f->n_tokens, tokens);
+    int n_items = n_head_kv * blocks * n_splits;
+    for (int item = team_take(worker); item < n_items; item = team_take(worker)) {
+        int split = item % n_splits, rest = item / n_splits;
+        int head = rest % n_head_kv;
+        /* The last tokens see the most keys: they go first. */
+        int token = (blocks - 1 - rest / n_head_kv) * tokens;
+        int count = f->n_tokens - token < tokens ? f->n_tokens - token : tokens;
+        attend(f, worker, layer, head, token, count, split, n_splits);
+    }
+    team_barrier(worker);
+}
+
+/* Merges the splits of one query head into split 0: each is a sum of exp(score - max) * v. */
+static void merge_head(struct forward *f, size_t head, int n_splits)
+{
+    size_t n_head = f->params->n_head, d_v = f->params->d_v;
+    float max = -INFINITY, sum = 0.0f;
+    float *out = f->attn + head * d_v; /* [d_v] */
+    for (int s = 0; s < n_splits; s++)
+        max = fmaxf(max, f->split_max[(size_t)s * n_head + head]);
+    for (int s = 0; s < n_splits; s++) {
+        size_t row = (size_t)s * n_head + head;
+        float scale = expf(f->split_max[row] - max);
+        sum += scale * f->split_sum[row];
+        for (size_t i = 0; s == 0 && i < d_v; i++)
+            out[i] *= scale;
+        if (s > 0)
+            f->kernels->rows.add_scaled(out, f->attn + row * d_v, scale, d_v);
+    }
+    for (size_t i = 0; i < d_v; i++)
+        out[i] /= sum;
+}
+
+/* The heads' output as rows [n_tokens, n_head * d_v], in the formats of the output matrix. */
+static void collect_phase(struct forward *f, struct worker *worker, unsigned formats, int n_splits)
+{
+    const struct model_params *p = f->params;
+    size_t width = (size_t)p->n_head * p->d_v;
+    size_t piece = (size_t)group_size(f) * p->d_v;
+    int begin, end;
+    team_share(worker, f->n_tokens, 1, &begin, &end);
+    if (n_splits > 1 && begin < end)
+        for (size_t head = 0; head < p->n_head; head++)
+            merge_head(f, head, n_splits);
+    for (int i = begin; i < end; i++)
+        for (size_t head = 0; head < p->n_head_kv; head++)
+            memcpy(f->q + (size_t)i * width + head * piece,
+                   f->attn + (head * (size_t)f->n_tokens + (size_t)i) * piece,
+                   piece * sizeof(float));
+    acts_write(f, &f->attn_acts, formats, begin, f->q + (size_t)begin * width, width, end - begin,
+               (int)width);
+    team_barrier(worker);
+}
+
+void attention_block(struct forward *f, struct worker *worker, int index)
+{
+    const struct layer_weights *layer = &f->weights->layers[index];
+    unsigned formats =
+        matrix_format(&layer->q) | matrix_format(&layer->k) | matrix_format(&layer->v);
+    norm_phase(f, worker, layer->attn_norm, formats, 0);
+    struct product products[] = {
+        {&layer->q, 0, &f->norm_acts, 0, f->n_tokens, f->q, (size_t)layer->q.n},
+        {&layer->k, 0, &f->norm_acts, 0, f->n_tokens, f->k, (size_t)layer->k.n},
+        {&layer->v, 0, &f->norm_acts, 0, f->n_tokens, f->v, (size_t)layer->v.n},
+    };
+    products_run(f, worker, products, 3);
+    int begin, end;
+    team_share(worker, f->n_tokens, 1, &begin, &end);
+    for (int token = begin; token < end; token++)
+        finish_token(f, layer, index, token);
+    team_barrier(worker);
+    int n_splits = split_count(f, worker);
+    attend_phase(f, worker, index, n_splits);
+    collect_phase(f, worker, matrix_format(&layer->attn_output), n_splits);
+    product_add_to_x(f, worker, &layer->attn_output, &f->attn_acts);
+}

@@ -1,0 +1,234 @@
+#include "forward/pass.h"
+
+#include <stdlib.h>
+
+#include "base/mem.h"
+
+/* ---- Buffers ---- */
+
+/* A bump allocator that first only counts: the same code sizes and places every buffer. */
+struct layout {
+    uint8_t *memory; /* NULL while counting */
+    size_t used;
+    bool overflow;
+};
+
+static void *place(struct layout *layout, size_t count, size_t size)
+{
+    size_t bytes;
+    if (!mul_size(count, size, &bytes) || !add_size(bytes, 63, &bytes)) {
+        layout->overflow = true;
+        return NULL;
+    }
+    void *at = layout->memory ? layout->memory + layout->used : NULL;
+    if (!add_size(layout->used, bytes / 64 * 64, &layout->used))
+        layout->overflow = true;
+    return at;
+}
+
+static void place_acts(struct layout *layout, struct acts *acts, unsigned formats, size_t rows,
+                       size_t k)
+{
+    for (int format = 0; format < ACT_FORMAT_COUNT; format++)
+        if (formats & 1u << format)
+            acts->data[format] = place(layout, rows, act_row_bytes((enum act_format)format, k));
+}
+
+/* What the model's matrices ask of the buffers. */
+struct demands {
+    unsigned formats;
+    size_t gemm_scratch;
+};
+
+static void add_demand(struct forward *f, struct demands *demands, const struct matrix *matrix)
+{
+    if (!matrix->kernel)
+        return;
+    size_t scratch = matrix->kernel->scratch_bytes(matrix->k);
+    demands->formats |= matrix_format(matrix);
+    demands->gemm_scratch = scratch > demands->gemm_scratch ? scratch : demands->gemm_scratch;
+    f->quantize[matrix->kernel->act_format] = matrix->kernel->quantize_rows;
+}
+
+static struct demands model_demands(struct forward *f)
+{
+    struct demands demands = {0};
+    add_demand(f, &demands, &f->weights->output);
+    for (uint32_t i = 0; i < f->params->n_layer; i++) {
+        const struct layer_weights *l = &f->weights->layers[i];
+        const struct matrix *matrices[] = {&l->q,    &l->k,  &l->v,    &l->attn_output,
+                                           &l->gate, &l->up, &l->down, &l->router};
+        for (size_t m = 0; m < sizeof matrices / sizeof matrices[0]; m++)
+            add_demand(f, &demands, matrices[m]);
+    }
+    return demands;
+}
+
+static void place_routing(struct layout *layout, struct routing *routing, size_t n, size_t n_expert,
+                          size_t n_slots)
+{
+    routing->logits = place(layout, n * n_expert, sizeof(float));
+    routing->expert_of = place(layout, n_slots, sizeof(int32_t));
+    routing->weight_of = place(layout, n_slots, sizeof(float));
+    routing->slot_token = place(layout, n_slots, sizeof(int32_t));
+    routing->slot_weight = place(layout, n_slots, sizeof(float));
+    routing->first_slot = place(layout, n_expert + 1, sizeof(int32_t));
+    routing->active = place(layout, n_expert, sizeof(int32_t));
+}
+
+static void place_buffers(struct forward *f, struct layout *layout, const struct demands *demands)
+{
+    const struct model_params *p = f->params;
+    size_t n = (size_t)f->n_batch, half = p->rope.n_rot / 2, group = p->n_head / p->n_head_kv;
+    size_t d_max = p->d_k > p->d_v ? p->d_k : p->d_v;
+    size_t n_slots = p->n_expert ? n * p->n_expert_used : n;
+    size_t n_ff = p->n_expert ? p->n_ff_expert : p->n_ff;
+    size_t attn_rows = n > MAX_SPLITS ? n : MAX_SPLITS;
+    f->frequencies = place(layout, half, sizeof(double));
+    f->cos = place(layout, n * half, sizeof(float));
+    f->sin = place(layout, n * half, sizeof(float));
+    f->x = place(layout, n * p->n_embd, sizeof(float));
+    f->norm = place(layout, n * p->n_embd, sizeof(float));
+    f->q = place(layout, n * p->n_head * d_max, sizeof(float));
+    f->k = place(layout, n * p->n_head_kv * p->d_k, sizeof(float));
+    f->v = place(layout, n * p->n_head_kv * p->d_v, sizeof(float));
+    f->q_heads = place(layout, n * p->n_head * p->d_k, sizeof(float));
+    f->attn = place(layout, attn_rows * p->n_head * p->d_v, sizeof(float));
+    f->split_max = place(layout, (size_t)MAX_SPLITS * p->n_head, sizeof(float));
+    f->split_sum = place(layout, (size_t)MAX_SPLITS * p->n_head, sizeof(float));
+    f->n_keys = place(layout, n * group, sizeof(int32_t));
+    f->gate = place(layout, n_slots * n_ff, sizeof(float));
+    f->up = place(layout, n_slots * n_ff, sizeof(float));
+    place_acts(layout, &f->norm_acts, demands->formats, n, p->n_embd);
+    place_acts(layout, &f->attn_acts, demands->formats, n, (size_t)p->n_head * p->d_v);
+    place_acts(layout, &f->ffn_acts, demands->formats, n_slots, n_ff);
+    if (p->n_expert) {
+        place_acts(layout, &f->slot_acts, demands->formats, n_slots, p->n_embd);
+        place_routing(layout, &f->routing, n, p->n_expert, n_slots);
+    }
+    size_t attn_scratch = f->kernels->rows.attn_scratch_bytes((int)p->d_k, (int)p->d_v);
+    for (int i = 0; i < f->n_workers; i++) {
+        struct worker_scratch *scratch = &f->scratch[i];
+        scratch->tile = place(layout, n * MAX_COLUMN_BLOCK, sizeof(float));
+        scratch->gemm = place(layout, 1, demands->gemm_scratch);
+        scratch->attn = place(layout, 1, attn_scratch);
+    }
+}
+
+void forward_free(struct forward *f)
+{
+    if (!f)
+        return;
+    free(f->memory);
+    free(f->scratch);
+    free(f);
+}
+
+size_t forward_scratch_bytes(const struct forward *f)
+{
+    return f->scratch_bytes;
+}
+
+static int allocate(struct forward *f, struct tsr_error *error)
+{
+    struct demands demands = model_demands(f);
+    struct layout layout = {0};
+    f->scratch = mem_alloc((size_t)f->n_workers, sizeof *f->scratch);
+    if (!f->scratch)
+        return error_set(error, TSR_ENOMEM, "out of memory");
+    place_buffers(f, &layout, &demands);
+    f->memory = layout.overflow ? NULL : mem_alloc(layout.used, 1);
+    if (!f->memory)
+        return error_set(error, TSR_ENOMEM,
+                         "out of memory: %zu MiB of buffers for batches of %d: use a smaller -b",
+                         layout.used >> 20, f->n_batch);
+    f->scratch_bytes = layout.used;
+    layout = (struct layout){.memory = f->memory};
+    place_buffers(f, &layout, &demands);
+    return 0;
+}
+
+int forward_create(const struct model *model, const struct weights *weights,
+                   const struct kernel_set *kernels, int n_batch, int n_workers,
+                   struct forward **out, struct tsr_error *error)
+{
+    *out = NULL;
+    struct forward *f = mem_alloc(1, sizeof *f);
+    if (!f)
+        return error_set(error, TSR_ENOMEM, "out of memory");
+    f->model = model;
+    f->params = &model->params;
+    f->weights = weights;
+    f->kernels = kernels;
+    f->n_batch = n_batch;
+    f->n_workers = n_workers;
+    int status = allocate(f, error);
+    if (status) {
+        forward_free(f);
+        return status;
+    }
+    rope_frequencies(&model->params.rope, weights->rope_factors, f->frequencies);
+    *out = f;
+    return 0;
+}
+
+/* ---- The pass ---- */
+
+/* Embeddings, angles and the number of keys that each query row sees. */
+static void embed_phase(struct forward *f, struct worker *worker)
+{
+    const struct gguf_tensor *embedding = f->weights->token_embd;
+    size_t n_embd = f->params->n_embd, half = f->params->rope.n_rot / 2;
+    size_t row_bytes = n_embd / embedding->type->n_elems * embedding->type->n_bytes;
+    int group = (int)(f->params->n_head / f->params->n_head_kv);
+    int begin, end;
+    team_share(worker, f->n_tokens, 1, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        const uint8_t *row = (const uint8_t *)embedding->data + (size_t)f->batch->ids[i] * row_bytes;
+        embedding->type->dequantize(row, f->x + (size_t)i * n_embd, n_embd);
+        uint32_t position = f->batch->position + (uint32_t)i;
+        rope_angles(&f->params->rope, f->frequencies, position, f->cos + (size_t)i * half,
+                    f->sin + (size_t)i * half);
+        for (int g = 0; g < group; g++)
+            f->n_keys[i * group + g] = (int32_t)position + 1;
+    }
+    team_barrier(worker);
+}
+
+static void output_phase(struct forward *f, struct worker *worker)
+{
+    const struct matrix *output = &f->weights->output;
+    int first = f->batch->all_logits ? 0 : f->n_tokens - 1;
+    norm_phase(f, worker, f->weights->output_norm, matrix_format(output), first);
+    struct product product = {output, 0, &f->norm_acts, first, f->n_tokens - first,
+                              f->batch->logits, (size_t)output->n};
+    products_run(f, worker, &product, 1);
+}
+
+static void run_worker(struct worker *worker, void *arg)
+{
+    struct forward *f = arg;
+    embed_phase(f, worker);
+    for (int layer = 0; layer < (int)f->params->n_layer; layer++) {
+        if (worker->index == 0)
+            f->stop = f->batch->cancel && atomic_load(f->batch->cancel);
+        attention_block(f, worker, layer);
+        if (f->stop)
+            return;
+        if (f->params->n_expert)
+            moe_block(f, worker, &f->weights->layers[layer]);
+        else
+            dense_ffn_block(f, worker, &f->weights->layers[layer]);
+    }
+    output_phase(f, worker);
+}
+
+bool forward_run(struct forward *f, struct team *team, int n_workers,
+                 const struct forward_batch *batch)
+{
+    f->batch = batch;
+    f->n_tokens = batch->n_tokens;
+    f->stop = false;
+    team_run(team, n_workers, run_worker, f);
+    return !f->stop;
+}

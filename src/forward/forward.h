@@ -1,0 +1,38 @@
+/* The forward pass of one sequence: token ids in, logits out.
+ *
+ * One team run evaluates a whole batch (SPMD): every worker walks the layers together, phase by
+ * phase. docs/architecture.md draws the phases of a layer.
+ */
+#ifndef TESSERA_FORWARD_H
+#define TESSERA_FORWARD_H
+
+#include <stdatomic.h>
+
+#include "forward/kv.h"
+#include "load/weights.h"
+
+struct forward;
+
+/* Buffers for batches of up to n_batch tokens and up to n_workers workers. The model and weights
+ * outlive it. Errors: TSR_ENOMEM. */
+int forward_create(const struct model *model, const struct weights *weights,
+                   const struct kernel_set *kernels, int n_batch, int n_workers,
+                   struct forward **forward, struct tsr_error *error);
+void forward_free(struct forward *forward);
+size_t forward_scratch_bytes(const struct forward *forward);
+
+struct forward_batch {
+    const int32_t *ids;   /* [n_tokens], checked by the caller against the vocabulary */
+    int n_tokens;         /* 1 .. n_batch */
+    uint32_t position;    /* of the first token: so many are in the cache */
+    struct kv_cache *kv;  /* position + n_tokens <= n_ctx */
+    float *logits;        /* [n_tokens, n_vocab], or [1, n_vocab] of the last token */
+    bool all_logits;
+    const atomic_bool *cancel; /* seen between layers */
+};
+
+/* True when done, false when cancelled (the cache then has rubbish from `position` on). */
+bool forward_run(struct forward *forward, struct team *team, int n_workers,
+                 const struct forward_batch *batch);
+
+#endif

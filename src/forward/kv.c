@@ -1,0 +1,48 @@
+#include "forward/kv.h"
+
+#include <sys/mman.h>
+
+#include "base/mem.h"
+
+int kv_init(struct kv_cache *kv, const struct model_params *params, uint32_t n_ctx,
+            enum kv_type type, struct tsr_error *error)
+{
+    size_t element = type == KV_F16 ? sizeof(uint16_t) : sizeof(float);
+    *kv = (struct kv_cache){.type = type,
+                            .n_ctx = n_ctx,
+                            .n_head_kv = params->n_head_kv,
+                            .k_stride = params->d_k * element,
+                            .v_stride = params->d_v * element};
+    size_t positions = (size_t)n_ctx * params->n_head_kv;
+    if (!mul_size(positions, kv->k_stride + kv->v_stride, &kv->layer_bytes) ||
+        !mul_size(kv->layer_bytes, params->n_layer, &kv->bytes))
+        return error_set(error, TSR_ENOMEM, "a context of %u is too large: use a smaller -c", n_ctx);
+    /* Pages come when positions are written: a large context costs nothing until it is used. */
+    void *data = mmap(NULL, kv->bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED)
+        return error_set(error, TSR_ENOMEM,
+                         "out of memory: %zu MiB for a KV cache of %u positions: use a smaller -c",
+                         kv->bytes >> 20, n_ctx);
+    kv->data = data;
+    return 0;
+}
+
+void kv_free(struct kv_cache *kv)
+{
+    if (kv->data)
+        munmap(kv->data, kv->bytes);
+    kv->data = NULL;
+}
+
+uint8_t *kv_keys(const struct kv_cache *kv, int layer, int head)
+{
+    return kv->data + (size_t)layer * kv->layer_bytes + (size_t)head * kv->n_ctx * kv->k_stride;
+}
+
+uint8_t *kv_values(const struct kv_cache *kv, int layer, int head)
+{
+    size_t keys = (size_t)kv->n_head_kv * kv->n_ctx * kv->k_stride;
+    return kv->data + (size_t)layer * kv->layer_bytes + keys +
+           (size_t)head * kv->n_ctx * kv->v_stride;
+}

@@ -1,0 +1,126 @@
+/* What the blocks of the forward pass share: buffers and the batch at hand. */
+#ifndef TESSERA_FORWARD_PASS_H
+#define TESSERA_FORWARD_PASS_H
+
+#include "forward/forward.h"
+#include "forward/rope.h"
+
+/* Columns of a product that one work item computes at most. */
+enum { MAX_COLUMN_BLOCK = 128 };
+
+/* Ranges that the keys of a single token are split into at most. */
+enum { MAX_SPLITS = 32 };
+
+/* Rows of activations, act_row_bytes(format, k) apart, in each format that the following products
+ * ask for. */
+struct acts {
+    uint8_t *data[ACT_FORMAT_COUNT]; /* NULL: no kernel of the model uses the format */
+};
+
+typedef void quantize_fn(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k);
+
+struct worker_scratch {
+    float *tile;  /* [n_batch, MAX_COLUMN_BLOCK] columns of a product before they are added */
+    void *gemm;   /* scratch of the kernels */
+    void *attn;
+};
+
+/* Which experts get which tokens. A *slot* is one (token, expert) pair; slots are sorted by expert,
+ * so that the rows of an expert lie together. */
+struct routing {
+    float *logits;         /* [n_batch, n_expert] */
+    int32_t *expert_of;    /* [n_batch * n_expert_used], by token */
+    float *weight_of;      /* [n_batch * n_expert_used], by token */
+    int32_t *slot_token;   /* [n_batch * n_expert_used], by slot */
+    float *slot_weight;    /* [n_batch * n_expert_used], by slot */
+    int32_t *first_slot;   /* [n_expert + 1] */
+    int32_t *active;       /* [n_expert] experts with rows, most rows first */
+    int n_active;
+};
+
+struct forward {
+    const struct model *model;
+    const struct model_params *params;
+    const struct weights *weights;
+    const struct kernel_set *kernels;
+    quantize_fn *quantize[ACT_FORMAT_COUNT];
+    int n_batch, n_workers;
+    size_t scratch_bytes;
+    void *memory; /* all buffers below */
+    double *frequencies;   /* [n_rot / 2] */
+    float *cos, *sin;      /* [n_batch, n_rot / 2] */
+    float *x;              /* [n_batch, n_embd] the residual stream */
+    float *norm;           /* [n_batch, n_embd] */
+    struct acts norm_acts; /* rows of `norm` */
+    float *q;              /* [n_batch, n_head * max(d_k, d_v)]; later the output of the heads */
+    float *k, *v;          /* [n_batch, n_head_kv * d_k], [n_batch, n_head_kv * d_v] */
+    float *q_heads;        /* [n_head_kv, n_tokens, group, d_k]; group = n_head / n_head_kv */
+    float *attn;           /* [n_splits, n_head_kv, n_tokens, group, d_v] */
+    float *split_max, *split_sum; /* [MAX_SPLITS, n_head]: decode with split keys */
+    int32_t *n_keys;       /* [n_batch * group] keys that a query row sees */
+    struct acts attn_acts; /* rows of the heads' output */
+    float *gate, *up;      /* [n_slots, n_ff]; n_slots = n_batch where dense */
+    struct acts slot_acts; /* rows of `norm` in slot order */
+    struct acts ffn_acts;  /* rows of `gate` after the activation */
+    struct routing routing;
+    struct worker_scratch *scratch; /* [n_workers] */
+    /* The batch at hand. */
+    const struct forward_batch *batch;
+    int n_tokens;
+    bool stop; /* written by worker 0 at the start of a layer, read after its first barrier */
+};
+
+/* ---- acts.c, matmul.c ---- */
+
+/* Format bit of a matrix's kernel; 0 for an absent matrix. */
+unsigned matrix_format(const struct matrix *matrix);
+
+/* Writes m rows of k floats (x, ldx apart) as rows row0.. in each of `formats`. */
+void acts_write(const struct forward *f, struct acts *acts, unsigned formats, int row0,
+                const float *x, size_t ldx, int m, int k);
+
+/* One product C = A W^T, or a row of a list of products that share the columns' work items. */
+struct product {
+    const struct matrix *matrix;
+    int expert;
+    const struct acts *a;
+    int row0, m; /* rows of a */
+    float *c;    /* [m, n] */
+    size_t ldc;
+};
+
+/* Width of the column blocks of n_groups matrices of n columns, so that the items feed all workers. */
+int column_block(const struct worker *worker, const struct matrix *matrix, int n_groups, int n_rows);
+static inline int n_blocks(int n, int block) { return (n + block - 1) / block; }
+
+/* Columns [n0, n1) of a product, written at c + n0. */
+void product_columns(const struct forward *f, const struct worker *worker,
+                     const struct product *product, int n0, int n1);
+
+/* All products of a list, as one phase of work items. */
+void products_run(struct forward *f, struct worker *worker, const struct product *products,
+                  int n_products);
+
+/* x += A W^T over the whole batch, as one phase. */
+void product_add_to_x(struct forward *f, struct worker *worker, const struct matrix *matrix,
+                      const struct acts *a);
+
+/* ---- the blocks of a layer: each begins and ends at a barrier ---- */
+
+/* norm = rms_norm(x) * w, for rows [first, n_tokens), and its rows in `formats`; one phase. */
+void norm_phase(struct forward *f, struct worker *worker, const float *w, unsigned formats,
+                int first);
+void attention_block(struct forward *f, struct worker *worker, int layer);
+
+/* gate and up for columns [n0, n1) of an expert (0 where dense) and rows [row0, row0 + m) of `a`;
+ * the activated result goes to rows slot.. of f->gate. */
+void gate_up_columns(struct forward *f, const struct worker *worker,
+                     const struct layer_weights *layer, int expert, const struct acts *a, int row0,
+                     int m, int slot, int n0, int n1);
+/* Rows [0, n_rows) of f->gate to f->ffn_acts, in the format of `down`; one phase. */
+void activations_phase(struct forward *f, struct worker *worker, const struct matrix *down,
+                       int n_rows);
+void dense_ffn_block(struct forward *f, struct worker *worker, const struct layer_weights *layer);
+void moe_block(struct forward *f, struct worker *worker, const struct layer_weights *layer);
+
+#endif
