@@ -1,0 +1,232 @@
+/* Opening and closing of engines, and the parts of the public API that need no session. */
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+/* ---- Small things ---- */
+
+const char *tsr_strerror(int code)
+{
+    switch (code) {
+#define ERROR_TEXT(name, value, text)                                                              \
+    case TSR_##name:                                                                               \
+        return text;
+        TSR_ERROR_MAP(ERROR_TEXT)
+#undef ERROR_TEXT
+    case TSR_OK:
+        return "no error";
+    default:
+        return "unknown error";
+    }
+}
+
+const char *tsr_version(void)
+{
+    return TSR_VERSION;
+}
+
+void tsr_free(void *memory)
+{
+    free(memory);
+}
+
+struct tsr_settings tsr_settings_default(void)
+{
+    return (struct tsr_settings){.struct_size = sizeof(struct tsr_settings)};
+}
+
+int engine_fail(tsr_engine *engine, const struct tsr_error *error)
+{
+    pthread_mutex_lock(&engine->message_lock);
+    memcpy(engine->message, error->text, sizeof engine->message);
+    pthread_mutex_unlock(&engine->message_lock);
+    return error->code;
+}
+
+const char *tsr_engine_message(const tsr_engine *engine)
+{
+    return engine->message;
+}
+
+/* ---- Files and machine ---- */
+
+int tsr_file_describe(const char *path, size_t max_array, char **json, struct tsr_error *error)
+{
+    struct gguf *gguf;
+    *json = NULL;
+    int status = gguf_open(path, &gguf, error);
+    if (status)
+        return status;
+    status = gguf_describe(gguf, max_array, json, error);
+    gguf_close(gguf);
+    return status;
+}
+
+int tsr_cpu_describe(const struct tsr_settings *settings, char **json, struct tsr_error *error)
+{
+    struct tsr_settings defaults = tsr_settings_default();
+    return cpu_describe(settings ? settings : &defaults, json, error);
+}
+
+/* ---- Opening ---- */
+
+static char *copy_string(const struct gguf *gguf, const char *key)
+{
+    struct gguf_string value = {"", 0};
+    gguf_get_string(gguf, key, &value, NULL);
+    return strndup(value.data, value.len);
+}
+
+static int open_vocabulary(tsr_engine *engine, const struct tsr_settings *settings,
+                           struct tsr_error *error)
+{
+    int status = gguf_open(settings->model_path, &engine->gguf, error);
+    if (!status)
+        status = tokenizer_open(engine->gguf, &engine->tokenizer, error);
+    if (status)
+        return status;
+    engine->name = copy_string(engine->gguf, "general.name");
+    engine->arch = copy_string(engine->gguf, "general.architecture");
+    bool has_template = gguf_find(engine->gguf, "tokenizer.chat_template") != NULL;
+    if (has_template)
+        engine->chat_template = copy_string(engine->gguf, "tokenizer.chat_template");
+    if (!engine->name || !engine->arch || (has_template && !engine->chat_template))
+        return error_set(error, TSR_ENOMEM, "out of memory");
+    return 0;
+}
+
+static int start_team(tsr_engine *engine, const struct tsr_settings *settings,
+                      struct tsr_error *error)
+{
+    int cpus[CPU_CORES_MAX], n_physical;
+    int n_cpus = cpu_cores(cpus, CPU_CORES_MAX, &n_physical, error);
+    if (n_cpus < 0)
+        return n_cpus;
+    engine->n_threads = settings->n_threads ? settings->n_threads : n_physical;
+    engine->n_threads_batch =
+        settings->n_threads_batch ? settings->n_threads_batch : engine->n_threads;
+    if (engine->n_threads < 1 || engine->n_threads_batch < 1)
+        return error_set(error, TSR_EINVAL, "%d and %d threads: both must be at least 1",
+                         engine->n_threads, engine->n_threads_batch);
+    int most = engine->n_threads > engine->n_threads_batch ? engine->n_threads
+                                                           : engine->n_threads_batch;
+    /* More threads than cores are allowed, but then no core belongs to one of them. */
+    return team_create(most, most <= n_cpus ? cpus : NULL, &engine->team, error);
+}
+
+static bool load_progress(void *user, uint64_t done, uint64_t total)
+{
+    const tsr_engine *engine = user;
+    return !engine->progress || engine->progress(engine->user, "loading", done, total);
+}
+
+static int open_weights(tsr_engine *engine, const struct tsr_settings *settings,
+                        struct tsr_error *error)
+{
+    struct cpu_info cpu;
+    cpu_detect(&cpu);
+    int status = cpu_select(&cpu, settings->isa, settings->amx, settings->emulate_tiles,
+                            &engine->cpu_flags, error);
+    if (!status)
+        status = model_open(engine->gguf, &engine->model, error);
+    if (status)
+        return status;
+    uint32_t n_tokens = tokenizer_n_tokens(engine->tokenizer);
+    if (n_tokens > engine->model->params.n_vocab)
+        return error_set(error, TSR_EFORMAT,
+                         "%s: %u tokens in the vocabulary, but token_embd.weight has %u rows",
+                         settings->model_path, n_tokens, engine->model->params.n_vocab);
+    engine->kernels = mem_alloc(1, sizeof *engine->kernels);
+    if (!engine->kernels)
+        return error_set(error, TSR_ENOMEM, "out of memory");
+    kernel_set_init(engine->kernels, engine->cpu_flags);
+    status = plan_create(engine->model, engine->kernels, &engine->plan, error);
+    if (!status)
+        status = start_team(engine, settings, error);
+    if (!status)
+        status = weights_load(engine->model, engine->plan, engine->team, load_progress, engine,
+                              &engine->weights, error);
+    return status;
+}
+
+void tsr_engine_close(tsr_engine *engine)
+{
+    if (!engine)
+        return;
+    weights_free(engine->weights);
+    team_destroy(engine->team);
+    plan_free(engine->plan);
+    free(engine->kernels);
+    model_close(engine->model);
+    tokenizer_close(engine->tokenizer);
+    gguf_close(engine->gguf);
+    free(engine->name);
+    free(engine->arch);
+    free(engine->chat_template);
+    pthread_mutex_destroy(&engine->run_lock);
+    pthread_mutex_destroy(&engine->message_lock);
+    free(engine);
+}
+
+int tsr_engine_open(const struct tsr_settings *settings, tsr_engine **out, struct tsr_error *error)
+{
+    *out = NULL;
+    if (settings->struct_size != sizeof *settings)
+        return error_set(error, TSR_EINVAL,
+                         "settings of another version: start from tsr_settings_default()");
+    if (!settings->model_path)
+        return error_set(error, TSR_EINVAL, "no model_path in the settings");
+    tsr_engine *engine = mem_alloc(1, sizeof *engine);
+    if (!engine)
+        return error_set(error, TSR_ENOMEM, "out of memory");
+    pthread_mutex_init(&engine->run_lock, NULL);
+    pthread_mutex_init(&engine->message_lock, NULL);
+    engine->log = settings->log;
+    engine->progress = settings->progress;
+    engine->user = settings->user;
+    int status = open_vocabulary(engine, settings, error);
+    if (!status && !settings->vocab_only)
+        status = open_weights(engine, settings, error);
+    if (status) {
+        tsr_engine_close(engine);
+        return status;
+    }
+    *out = engine;
+    return 0;
+}
+
+void tsr_engine_info(const tsr_engine *engine, struct tsr_engine_info *info)
+{
+    struct tsr_engine_info full = {
+        .struct_size = info->struct_size,
+        .arch = engine->arch,
+        .name = engine->name,
+        .isa = "none",
+        .n_vocab = tokenizer_n_tokens(engine->tokenizer),
+        .file_bytes = gguf_file_bytes(engine->gguf),
+        .bos = tokenizer_bos(engine->tokenizer),
+        .eos = tokenizer_eos(engine->tokenizer),
+        .eot = tokenizer_eot(engine->tokenizer),
+        .add_bos = tokenizer_add_bos(engine->tokenizer),
+        .has_chat_template = engine->chat_template != NULL,
+    };
+    if (engine->model) {
+        const struct model_params *p = &engine->model->params;
+        full.isa = cpu_isa_name(engine->cpu_flags);
+        full.n_vocab = p->n_vocab;
+        full.n_ctx_train = p->n_ctx_train;
+        full.n_embd = p->n_embd;
+        full.n_layer = p->n_layer;
+        full.n_expert = p->n_expert;
+        full.n_expert_used = p->n_expert_used;
+        full.n_params = engine->model->n_params;
+        full.packed_bytes = engine->weights->arena_bytes;
+        full.n_threads = engine->n_threads;
+        full.n_threads_batch = engine->n_threads_batch;
+    }
+    size_t size = info->struct_size < sizeof full ? info->struct_size : sizeof full;
+    memcpy(info, &full, size);
+}

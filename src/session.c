@@ -1,0 +1,276 @@
+/* Sessions: a context of tokens with its KV cache, on top of a shared engine. */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/mem.h"
+#include "engine.h"
+#include "forward/forward.h"
+#include "sample/sampler.h"
+
+enum { DEFAULT_BATCH = 512, DEFAULT_MOST_CTX = 4096 };
+
+struct tsr_session {
+    tsr_engine *engine;
+    struct forward *forward;
+    struct sampler *sampler;
+    struct kv_cache kv;
+    uint32_t n_ctx, n_batch;
+    int32_t *ids;   /* [n_ctx]; the first n_past are in the cache */
+    uint32_t n_past;
+    float *logits;  /* [n_vocab] of the last position */
+    bool has_logits;
+    atomic_bool cancel;
+    struct tsr_stats stats;
+};
+
+struct tsr_session_settings tsr_session_settings_default(void)
+{
+    return (struct tsr_session_settings){.struct_size = sizeof(struct tsr_session_settings),
+                                         .n_batch = DEFAULT_BATCH};
+}
+
+struct tsr_sampling tsr_sampling_default(void)
+{
+    return (struct tsr_sampling){.struct_size = sizeof(struct tsr_sampling),
+                                 .temperature = 0.8f,
+                                 .top_k = 40,
+                                 .top_p = 0.95f,
+                                 .min_p = 0.05f,
+                                 .repeat_penalty = 1.0f,
+                                 .repeat_last_n = 64};
+}
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* ---- Opening ---- */
+
+void tsr_session_close(tsr_session *session)
+{
+    if (!session)
+        return;
+    forward_free(session->forward);
+    sampler_free(session->sampler);
+    kv_free(&session->kv);
+    free(session->ids);
+    free(session->logits);
+    free(session);
+}
+
+static int set_limits(tsr_session *session, const struct tsr_session_settings *settings,
+                      struct tsr_error *error)
+{
+    uint32_t trained = session->engine->model->params.n_ctx_train;
+    session->n_ctx = settings->n_ctx;
+    if (session->n_ctx == 0)
+        session->n_ctx = trained < DEFAULT_MOST_CTX ? trained : DEFAULT_MOST_CTX;
+    session->n_batch = settings->n_batch < session->n_ctx ? settings->n_batch : session->n_ctx;
+    if (session->n_batch == 0 || session->n_ctx > INT32_MAX)
+        return error_set(error, TSR_EINVAL, "n_batch %u and n_ctx %u: must be 1 to 2^31 - 1",
+                         settings->n_batch, settings->n_ctx);
+    return 0;
+}
+
+static int fill_session(tsr_session *session, const struct tsr_session_settings *settings,
+                        struct tsr_error *error)
+{
+    tsr_engine *engine = session->engine;
+    if (settings->struct_size != sizeof *settings)
+        return error_set(error, TSR_EINVAL, "session settings of another version");
+    if (!engine->model)
+        return error_set(error, TSR_EINVAL, "the engine was opened for its vocabulary only");
+    int status = set_limits(session, settings, error);
+    if (status)
+        return status;
+    session->ids = mem_alloc(session->n_ctx, sizeof *session->ids);
+    session->logits = mem_alloc(engine->model->params.n_vocab, sizeof *session->logits);
+    if (!session->ids || !session->logits)
+        return error_set(error, TSR_ENOMEM, "out of memory for a context of %u", session->n_ctx);
+    enum kv_type type = settings->kv_type == TSR_KV_F32 ? KV_F32 : KV_F16;
+    status = kv_init(&session->kv, &engine->model->params, session->n_ctx, type, error);
+    if (!status)
+        status = sampler_create(engine->model->params.n_vocab, &session->sampler, error);
+    if (!status)
+        status = forward_create(engine->model, engine->weights, engine->kernels,
+                                (int)session->n_batch, team_size(engine->team), &session->forward,
+                                error);
+    return status;
+}
+
+int tsr_session_open(tsr_engine *engine, const struct tsr_session_settings *settings,
+                     tsr_session **out)
+{
+    struct tsr_error error = {0};
+    *out = NULL;
+    tsr_session *session = mem_alloc(1, sizeof *session);
+    if (!session) {
+        error_set(&error, TSR_ENOMEM, "out of memory");
+        return engine_fail(engine, &error);
+    }
+    session->engine = engine;
+    if (fill_session(session, settings, &error)) {
+        tsr_session_close(session);
+        return engine_fail(engine, &error);
+    }
+    *out = session;
+    return 0;
+}
+
+/* ---- Evaluating ---- */
+
+static int check_ids(const tsr_session *session, const int32_t *ids, size_t n, uint32_t n_past,
+                     struct tsr_error *error)
+{
+    uint32_t n_vocab = session->engine->model->params.n_vocab;
+    if (n == 0)
+        return error_set(error, TSR_EINVAL, "no tokens to evaluate");
+    if (n > session->n_ctx - n_past)
+        return error_set(error, TSR_ECONTEXT,
+                         "%zu tokens after %u do not fit into the context of %u: use a larger -c "
+                         "or a shorter text", n, n_past, session->n_ctx);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= n_vocab)
+            return error_set(error, TSR_EINVAL, "token id %d is outside the vocabulary of %u",
+                             ids[i], n_vocab);
+    return 0;
+}
+
+/* One batch; `logits` receives every position's where not NULL. False when cancelled. */
+static bool eval_batch(tsr_session *session, const int32_t *ids, uint32_t n, float *logits)
+{
+    tsr_engine *engine = session->engine;
+    struct forward_batch batch = {
+        .ids = ids,
+        .n_tokens = (int)n,
+        .position = session->n_past,
+        .kv = &session->kv,
+        .logits = logits ? logits : session->logits,
+        .all_logits = logits != NULL,
+        .cancel = &session->cancel,
+    };
+    double start = now();
+    pthread_mutex_lock(&engine->run_lock);
+    bool done = forward_run(session->forward, engine->team,
+                            n > 1 ? engine->n_threads_batch : engine->n_threads, &batch);
+    pthread_mutex_unlock(&engine->run_lock);
+    if (!done)
+        return false;
+    memcpy(session->ids + session->n_past, ids, n * sizeof *ids);
+    session->n_past += n;
+    *(n > 1 ? &session->stats.n_prompt : &session->stats.n_decode) += n;
+    *(n > 1 ? &session->stats.prompt_seconds : &session->stats.decode_seconds) += now() - start;
+    return true;
+}
+
+static bool report(const tsr_session *session, size_t done, size_t n)
+{
+    const tsr_engine *engine = session->engine;
+    bool several = n > session->n_batch;
+    return !several || !engine->progress || engine->progress(engine->user, "prompt", done, n);
+}
+
+static int eval(tsr_session *session, const int32_t *ids, size_t n, float *logits,
+                struct tsr_error *error)
+{
+    size_t n_vocab = session->engine->model->params.n_vocab;
+    session->has_logits = false;
+    for (size_t done = 0; done < n;) {
+        uint32_t count = n - done < session->n_batch ? (uint32_t)(n - done) : session->n_batch;
+        float *rows = logits ? logits + done * n_vocab : NULL;
+        if (!report(session, done, n) || !eval_batch(session, ids + done, count, rows)) {
+            atomic_store(&session->cancel, false);
+            return error_set(error, TSR_ECANCELED, "cancelled after %zu of %zu tokens", done, n);
+        }
+        done += count;
+    }
+    report(session, n, n);
+    if (logits)
+        memcpy(session->logits, logits + (n - 1) * n_vocab, n_vocab * sizeof *logits);
+    session->has_logits = true;
+    return 0;
+}
+
+int tsr_session_eval(tsr_session *session, const int32_t *ids, size_t n, float *logits)
+{
+    struct tsr_error error = {0};
+    int status = check_ids(session, ids, n, session->n_past, &error);
+    if (!status)
+        status = eval(session, ids, n, logits, &error);
+    return status ? engine_fail(session->engine, &error) : 0;
+}
+
+int tsr_session_sync(tsr_session *session, const int32_t *ids, size_t n)
+{
+    struct tsr_error error = {0};
+    int status = check_ids(session, ids, n, 0, &error);
+    if (status)
+        return engine_fail(session->engine, &error);
+    uint32_t common = 0;
+    while (common < session->n_past && common + 1 < n && session->ids[common] == ids[common])
+        common++;
+    session->n_past = common;
+    session->stats.n_reused += common;
+    status = eval(session, ids + common, n - common, NULL, &error);
+    return status ? engine_fail(session->engine, &error) : 0;
+}
+
+int tsr_session_rewind(tsr_session *session, uint32_t n_past)
+{
+    if (n_past > session->n_past) {
+        struct tsr_error error;
+        error_set(&error, TSR_EINVAL, "cannot rewind to %u: the context holds %u tokens", n_past,
+                  session->n_past);
+        return engine_fail(session->engine, &error);
+    }
+    session->n_past = n_past;
+    session->has_logits = false;
+    return 0;
+}
+
+/* ---- Results ---- */
+
+const float *tsr_session_logits(const tsr_session *session)
+{
+    return session->has_logits ? session->logits : NULL;
+}
+
+int32_t tsr_session_sample(tsr_session *session, const struct tsr_sampling *sampling)
+{
+    struct tsr_error error;
+    if (!session->has_logits || sampling->struct_size != sizeof *sampling) {
+        error_set(&error, TSR_EINVAL, session->has_logits
+                                          ? "a struct tsr_sampling of another version"
+                                          : "nothing to sample from: evaluate a token first");
+        return engine_fail(session->engine, &error);
+    }
+    double start = now();
+    size_t n_recent = session->n_past;
+    if (sampling->repeat_last_n >= 0 && n_recent > (size_t)sampling->repeat_last_n)
+        n_recent = (size_t)sampling->repeat_last_n;
+    int32_t id = sampler_draw(session->sampler, sampling, session->logits,
+                              session->ids + session->n_past - n_recent, n_recent);
+    session->stats.sample_seconds += now() - start;
+    return id;
+}
+
+void tsr_session_stats(const tsr_session *session, struct tsr_stats *stats)
+{
+    struct tsr_stats full = session->stats;
+    full.struct_size = stats->struct_size;
+    full.n_past = session->n_past;
+    full.n_ctx = session->n_ctx;
+    full.kv_bytes = session->kv.bytes;
+    full.scratch_bytes = forward_scratch_bytes(session->forward);
+    memcpy(stats, &full, stats->struct_size < sizeof full ? stats->struct_size : sizeof full);
+}
+
+void tsr_session_cancel(tsr_session *session)
+{
+    atomic_store(&session->cancel, true);
+}
