@@ -1,0 +1,221 @@
+/* The golden logits through the program: every model of an index is run by `tessera logits` with
+ * one and two threads, in one batch and in batches of 7, and compared with the exact result.
+ *
+ *     golden_logits PROGRAM FIXTURES ISA [PROGRAM FLAG ...]
+ *
+ * FIXTURES holds logits.json, whose README describes the format and the limits: F32 models by the
+ * largest difference, quantized ones by their KL divergence in relation to the recorded figure of
+ * another engine that also rounds activations to 8 bits. */
+#include <jansson.h>
+#include <math.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+enum { MAX_FLAGS = 8, SKIPPED = 77 };
+
+static const double MAX_F32_DIFFERENCE = 1e-3;
+static const double MAX_KL_RATIO = 1.5;
+static const double MAX_MEAN_RATIO = 1.0; /* geometric mean over the quantized models */
+
+struct options {
+    const char *program, *fixtures, *isa;
+    char **flags;
+    int n_flags;
+};
+
+struct variant {
+    const char *threads, *batch;
+};
+
+static const struct variant variants[] = {{"1", "512"}, {"2", "512"}, {"1", "7"}, {"2", "7"}};
+enum { N_VARIANTS = sizeof variants / sizeof variants[0] };
+
+struct golden {
+    const char *name;
+    bool quantized;
+    int n_tokens, n_vocab;
+    double reference_kl;
+    float *exact; /* [n_tokens, n_vocab] */
+};
+
+static bool supported(const char *arch, const char *type)
+{
+    static const char *const archs[] = {"llama", "qwen2", "qwen3", "qwen3moe"};
+    static const char *const types[] = {"F32",  "F16",  "BF16", "Q4_0", "Q4_1",   "Q5_0",
+                                        "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K",   "Q5_K",
+                                        "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"};
+    bool arch_known = false, type_known = false;
+    for (size_t i = 0; i < sizeof archs / sizeof archs[0]; i++)
+        arch_known |= strcmp(arch, archs[i]) == 0;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        type_known |= strcmp(type, types[i]) == 0;
+    return arch_known && type_known;
+}
+
+static float *read_floats(const char *path, size_t count)
+{
+    float *values = malloc(count * sizeof *values);
+    FILE *file = fopen(path, "rb");
+    bool whole = file && values && fread(values, sizeof *values, count, file) == count;
+    if (file)
+        fclose(file);
+    if (whole)
+        return values;
+    free(values);
+    return NULL;
+}
+
+/* 0 when the program wrote `out`. */
+static int run_program(const struct options *o, const char *model, const char *tokens,
+                       const char *out, const struct variant *variant)
+{
+    char *argv[20 + MAX_FLAGS] = {(char *)o->program, "logits", "-q", "-m", (char *)model,
+                                  "--tokens", (char *)tokens, "-o", (char *)out,
+                                  "--isa", (char *)o->isa, "-t", (char *)variant->threads,
+                                  "-b", (char *)variant->batch, "--kv-type", "f32"};
+    int argc = 17;
+    for (int i = 0; i < o->n_flags; i++)
+        argv[argc++] = o->flags[i];
+    pid_t child;
+    int status;
+    if (posix_spawn(&child, o->program, NULL, NULL, argv, environ) != 0 ||
+        waitpid(child, &status, 0) != child)
+        return -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static double max_difference(const struct golden *golden, const float *got)
+{
+    double max = 0.0;
+    for (int i = 0; i < golden->n_tokens * golden->n_vocab; i++) {
+        double difference = fabs((double)golden->exact[i] - (double)got[i]);
+        max = difference > max || isnan(difference) ? difference : max;
+    }
+    return max;
+}
+
+static double log_sum_exp(const float *row, int n)
+{
+    double max = -INFINITY, sum = 0.0;
+    for (int i = 0; i < n; i++)
+        max = fmax(max, row[i]);
+    for (int i = 0; i < n; i++)
+        sum += exp(row[i] - max);
+    return max + log(sum);
+}
+
+/* Mean over the positions of KL(exact || got), in nats. */
+static double mean_kl(const struct golden *golden, const float *got)
+{
+    double total = 0.0;
+    int n = golden->n_vocab;
+    for (int t = 0; t < golden->n_tokens; t++) {
+        const float *p = golden->exact + t * n, *q = got + t * n;
+        double norm_p = log_sum_exp(p, n), norm_q = log_sum_exp(q, n);
+        for (int i = 0; i < n; i++)
+            total += exp(p[i] - norm_p) * ((p[i] - norm_p) - (q[i] - norm_q));
+    }
+    return total / golden->n_tokens;
+}
+
+/* Sum of log(KL ratio), for the geometric mean. */
+struct totals {
+    double log_ratio;
+    int n_ratios, passed, failed;
+};
+
+static bool check(const struct golden *golden, const struct variant *variant, const float *got,
+                  struct totals *totals)
+{
+    double difference = max_difference(golden, got);
+    if (!golden->quantized) {
+        bool good = difference <= MAX_F32_DIFFERENCE;
+        printf("%s %-22s t%s b%-3s max difference %.2e\n", good ? "ok  " : "FAIL", golden->name,
+               variant->threads, variant->batch, difference);
+        return good;
+    }
+    double kl = mean_kl(golden, got), ratio = kl / golden->reference_kl;
+    bool good = ratio <= MAX_KL_RATIO;
+    /* The types without blocks keep float activations: their tiny ratios are no merit. */
+    if (golden->reference_kl > 1e-4) {
+        totals->log_ratio += log(ratio);
+        totals->n_ratios++;
+    }
+    printf("%s %-22s t%s b%-3s KL %.2e, ratio %.2f, max difference %.2e\n", good ? "ok  " : "FAIL",
+           golden->name, variant->threads, variant->batch, kl, ratio, difference);
+    return good;
+}
+
+static void run_golden(const struct options *o, const json_t *entry, struct totals *totals)
+{
+    char model[1024], tokens[1024], logits[1024], out[] = "/tmp/golden-XXXXXX";
+    snprintf(model, sizeof model, "%s/%s", o->fixtures,
+             json_string_value(json_object_get(entry, "gguf")));
+    snprintf(tokens, sizeof tokens, "%s/%s", o->fixtures,
+             json_string_value(json_object_get(entry, "tokens")));
+    snprintf(logits, sizeof logits, "%s/%s", o->fixtures,
+             json_string_value(json_object_get(entry, "logits")));
+    const json_t *error = json_object_get(entry, "reference_engine_error");
+    struct golden golden = {
+        .name = json_string_value(json_object_get(entry, "name")),
+        .quantized = error != NULL,
+        .n_tokens = (int)json_integer_value(json_object_get(entry, "n_tokens")),
+        .n_vocab = (int)json_integer_value(json_object_get(entry, "n_vocab")),
+        .reference_kl = json_number_value(json_object_get(error, "mean_kl")),
+    };
+    size_t count = (size_t)golden.n_tokens * (size_t)golden.n_vocab;
+    golden.exact = read_floats(logits, count);
+    int fd = mkstemp(out);
+    close(fd);
+    for (size_t i = 0; i < N_VARIANTS; i++) {
+        int status = run_program(o, model, tokens, out, &variants[i]);
+        float *got = status == 0 ? read_floats(out, count) : NULL;
+        bool good = golden.exact && got && check(&golden, &variants[i], got, totals);
+        if (!golden.exact || !got)
+            printf("FAIL %s: exit status %d, or its files cannot be read\n", golden.name, status);
+        good ? totals->passed++ : totals->failed++;
+        free(got);
+    }
+    unlink(out);
+    free(golden.exact);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 4 || argc > 4 + MAX_FLAGS) {
+        fprintf(stderr, "usage: %s PROGRAM FIXTURES ISA [PROGRAM FLAG ...]\n", argv[0]);
+        return 2;
+    }
+    struct options o = {argv[1], argv[2], argv[3], argv + 4, argc - 4};
+    char index[1024];
+    snprintf(index, sizeof index, "%s/logits.json", o.fixtures);
+    if (access(index, R_OK) != 0) {
+        printf("skipped: %s is not there\n", index);
+        return SKIPPED;
+    }
+    json_t *root = json_load_file(index, 0, NULL);
+    struct totals totals = {0};
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(root, "models"), i, entry) {
+        if (supported(json_string_value(json_object_get(entry, "arch")),
+                      json_string_value(json_object_get(entry, "quant"))))
+            run_golden(&o, entry, &totals);
+    }
+    json_decref(root);
+    if (totals.n_ratios > 0) {
+        double mean = exp(totals.log_ratio / totals.n_ratios);
+        bool good = mean <= MAX_MEAN_RATIO;
+        printf("%s geometric mean of the KL ratios: %.3f\n", good ? "ok  " : "FAIL", mean);
+        good ? totals.passed++ : totals.failed++;
+    }
+    printf("%d passed, %d failed\n", totals.passed, totals.failed);
+    return totals.failed > 0 || totals.passed == 0;
+}

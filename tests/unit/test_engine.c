@@ -1,0 +1,287 @@
+/* Engine and sessions on the shipped model, through the public API: batches against single steps,
+ * threads, prefix reuse, several sessions at once, cancelling, limits. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <tessera/tessera.h>
+
+enum { N_IDS = 40 };
+
+/* Rounding of activations to 8 bits turns the last bits of sums into small steps. */
+static const float TOLERANCE = 0.05f;
+
+static tsr_engine *open_engine(int n_threads)
+{
+    struct tsr_settings settings = tsr_settings_default();
+    settings.model_path = TSR_TEST_MODEL;
+    settings.n_threads = n_threads;
+    struct tsr_error error = {0};
+    tsr_engine *engine;
+    if (tsr_engine_open(&settings, &engine, &error))
+        fail_msg("%s", error.text);
+    return engine;
+}
+
+static tsr_session *open_session(tsr_engine *engine, uint32_t n_ctx, uint32_t n_batch)
+{
+    struct tsr_session_settings settings = tsr_session_settings_default();
+    settings.n_ctx = n_ctx;
+    settings.n_batch = n_batch;
+    tsr_session *session;
+    if (tsr_session_open(engine, &settings, &session))
+        fail_msg("%s", tsr_engine_message(engine));
+    return session;
+}
+
+static int setup(void **state)
+{
+    *state = open_engine(2);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    tsr_engine_close(*state);
+    return 0;
+}
+
+static void story_ids(const tsr_engine *engine, int32_t *ids)
+{
+    static const char text[] = "Once upon a time there was a small boat that wanted to see the sea."
+                               " Every morning it asked the wind to carry it over the blue hills,"
+                               " and every evening the wind said: not today, little one.";
+    assert_true(tsr_tokenize(engine, text, strlen(text), 0, ids, N_IDS) >= N_IDS);
+}
+
+static uint32_t n_vocab(const tsr_engine *engine)
+{
+    struct tsr_engine_info info = {.struct_size = sizeof info};
+    tsr_engine_info(engine, &info);
+    return info.n_vocab;
+}
+
+static void assert_close(const float *a, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(a[i] - b[i]) <= TOLERANCE))
+            fail_msg("logit %zu: %g and %g", i, (double)a[i], (double)b[i]);
+}
+
+/* Logits of every position, [N_IDS, n_vocab], evaluated in pieces of `step`. */
+static float *all_logits(tsr_engine *engine, const int32_t *ids, uint32_t step)
+{
+    size_t width = n_vocab(engine);
+    float *logits = malloc(N_IDS * width * sizeof *logits);
+    assert_non_null(logits);
+    tsr_session *session = open_session(engine, 64, 64);
+    for (uint32_t i = 0; i < N_IDS; i += step) {
+        uint32_t n = N_IDS - i < step ? N_IDS - i : step;
+        assert_int_equal(tsr_session_eval(session, ids + i, n, logits + i * width), 0);
+    }
+    tsr_session_close(session);
+    return logits;
+}
+
+static void batches_agree_with_single_steps(void **state)
+{
+    int32_t ids[N_IDS];
+    story_ids(*state, ids);
+    size_t count = N_IDS * (size_t)n_vocab(*state);
+    float *whole = all_logits(*state, ids, N_IDS);
+    float *single = all_logits(*state, ids, 1), *uneven = all_logits(*state, ids, 7);
+    assert_close(whole, single, count);
+    assert_close(whole, uneven, count);
+    free(whole);
+    free(single);
+    free(uneven);
+}
+
+static void threads_do_not_change_the_result(void **state)
+{
+    int32_t ids[N_IDS];
+    story_ids(*state, ids);
+    size_t count = N_IDS * (size_t)n_vocab(*state);
+    float *two = all_logits(*state, ids, N_IDS);
+    for (int n = 1; n <= 3; n += 2) {
+        tsr_engine *other = open_engine(n);
+        float *logits = all_logits(other, ids, N_IDS);
+        assert_close(two, logits, count);
+        free(logits);
+        tsr_engine_close(other);
+    }
+    free(two);
+}
+
+static void sync_reuses_the_common_prefix(void **state)
+{
+    tsr_engine *engine = *state;
+    int32_t ids[N_IDS], changed[N_IDS];
+    story_ids(engine, ids);
+    memcpy(changed, ids, sizeof ids);
+    changed[30] = ids[30] == 5 ? 6 : 5;
+    tsr_session *session = open_session(engine, 64, 64), *fresh = open_session(engine, 64, 64);
+    assert_int_equal(tsr_session_sync(session, ids, N_IDS), 0);
+    assert_int_equal(tsr_session_sync(session, changed, N_IDS), 0);
+    assert_int_equal(tsr_session_eval(fresh, changed, N_IDS, NULL), 0);
+    assert_close(tsr_session_logits(session), tsr_session_logits(fresh), n_vocab(engine));
+    struct tsr_stats stats = {.struct_size = sizeof stats};
+    tsr_session_stats(session, &stats);
+    assert_int_equal(stats.n_reused, 30);
+    assert_int_equal(stats.n_past, N_IDS);
+    /* The same again: only the last token is evaluated, for its logits. */
+    assert_int_equal(tsr_session_sync(session, changed, N_IDS), 0);
+    tsr_session_stats(session, &stats);
+    assert_int_equal(stats.n_reused, 30 + N_IDS - 1);
+    assert_close(tsr_session_logits(session), tsr_session_logits(fresh), n_vocab(engine));
+    tsr_session_close(session);
+    tsr_session_close(fresh);
+}
+
+static void rewinding_forgets(void **state)
+{
+    tsr_engine *engine = *state;
+    int32_t ids[N_IDS];
+    story_ids(engine, ids);
+    tsr_session *session = open_session(engine, 64, 16);
+    assert_int_equal(tsr_session_eval(session, ids, N_IDS, NULL), 0);
+    float *before = malloc(n_vocab(engine) * sizeof *before);
+    memcpy(before, tsr_session_logits(session), n_vocab(engine) * sizeof *before);
+    assert_int_equal(tsr_session_rewind(session, 10), 0);
+    assert_null(tsr_session_logits(session));
+    assert_int_equal(tsr_session_eval(session, ids + 10, N_IDS - 10, NULL), 0);
+    assert_close(before, tsr_session_logits(session), n_vocab(engine));
+    assert_int_equal(tsr_session_rewind(session, N_IDS + 1), TSR_EINVAL);
+    free(before);
+    tsr_session_close(session);
+}
+
+struct writer {
+    tsr_engine *engine;
+    int32_t ids[24];
+};
+
+static void *write_story(void *arg)
+{
+    struct writer *writer = arg;
+    int32_t prompt[N_IDS];
+    story_ids(writer->engine, prompt);
+    tsr_session *session = open_session(writer->engine, 128, 32);
+    struct tsr_sampling sampling = tsr_sampling_default();
+    sampling.seed = 7;
+    assert_int_equal(tsr_session_eval(session, prompt, N_IDS, NULL), 0);
+    for (size_t i = 0; i < sizeof writer->ids / sizeof writer->ids[0]; i++) {
+        writer->ids[i] = tsr_session_sample(session, &sampling);
+        assert_int_equal(tsr_session_eval(session, &writer->ids[i], 1, NULL), 0);
+    }
+    tsr_session_close(session);
+    return NULL;
+}
+
+static void sessions_share_an_engine_from_several_threads(void **state)
+{
+    struct writer writers[3];
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++) {
+        writers[i].engine = *state;
+        assert_int_equal(pthread_create(&threads[i], NULL, write_story, &writers[i]), 0);
+    }
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    assert_memory_equal(writers[0].ids, writers[1].ids, sizeof writers[0].ids);
+    assert_memory_equal(writers[0].ids, writers[2].ids, sizeof writers[0].ids);
+}
+
+static void *cancel_soon(void *session)
+{
+    tsr_session_cancel(session);
+    return NULL;
+}
+
+static void cancelling_stops_and_the_session_goes_on(void **state)
+{
+    int32_t ids[N_IDS];
+    story_ids(*state, ids);
+    tsr_session *session = open_session(*state, 64, 8);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, cancel_soon, session), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(tsr_session_eval(session, ids, N_IDS, NULL), TSR_ECANCELED);
+    assert_int_equal(tsr_session_sync(session, ids, N_IDS), 0);
+    assert_non_null(tsr_session_logits(session));
+    tsr_session_close(session);
+}
+
+static void limits_are_errors(void **state)
+{
+    tsr_engine *engine = *state;
+    int32_t ids[N_IDS];
+    story_ids(engine, ids);
+    tsr_session *session = open_session(engine, 16, 16);
+    assert_int_equal(tsr_session_eval(session, ids, 17, NULL), TSR_ECONTEXT);
+    assert_non_null(strstr(tsr_engine_message(engine), "context of 16"));
+    int32_t bad = (int32_t)n_vocab(engine);
+    assert_int_equal(tsr_session_eval(session, &bad, 1, NULL), TSR_EINVAL);
+    bad = -1;
+    assert_int_equal(tsr_session_eval(session, &bad, 1, NULL), TSR_EINVAL);
+    assert_int_equal(tsr_session_eval(session, ids, 0, NULL), TSR_EINVAL);
+    struct tsr_sampling sampling = tsr_sampling_default();
+    assert_int_equal(tsr_session_sample(session, &sampling), TSR_EINVAL);
+    assert_int_equal(tsr_session_eval(session, ids, 16, NULL), 0);
+    assert_int_equal(tsr_session_eval(session, ids, 1, NULL), TSR_ECONTEXT);
+    tsr_session_close(session);
+}
+
+static bool refuse(void *user, const char *stage, uint64_t done, uint64_t total)
+{
+    (void)done;
+    (void)total;
+    return strcmp(stage, user) != 0;
+}
+
+static void loading_can_be_cancelled(void **state)
+{
+    (void)state;
+    struct tsr_settings settings = tsr_settings_default();
+    settings.model_path = TSR_TEST_MODEL;
+    settings.progress = refuse;
+    settings.user = "loading";
+    struct tsr_error error;
+    tsr_engine *engine;
+    assert_int_equal(tsr_engine_open(&settings, &engine, &error), TSR_ECANCELED);
+    assert_null(engine);
+}
+
+static void a_missing_file_is_named(void **state)
+{
+    (void)state;
+    struct tsr_settings settings = tsr_settings_default();
+    settings.model_path = "/nonexistent/model.gguf";
+    struct tsr_error error;
+    tsr_engine *engine;
+    assert_int_equal(tsr_engine_open(&settings, &engine, &error), TSR_EIO);
+    assert_non_null(strstr(error.text, "/nonexistent/model.gguf"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(batches_agree_with_single_steps),
+        cmocka_unit_test(threads_do_not_change_the_result),
+        cmocka_unit_test(sync_reuses_the_common_prefix),
+        cmocka_unit_test(rewinding_forgets),
+        cmocka_unit_test(sessions_share_an_engine_from_several_threads),
+        cmocka_unit_test(cancelling_stops_and_the_session_goes_on),
+        cmocka_unit_test(limits_are_errors),
+        cmocka_unit_test(loading_can_be_cancelled),
+        cmocka_unit_test(a_missing_file_is_named),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
