@@ -141,16 +141,18 @@ static void gate_up_phase(struct forward *f, struct worker *worker,
     team_barrier(worker);
 }
 
-/* x[token] += weight * down(...) for columns [n0, n1), over all experts. */
+/* x[token] += weight * down(...) for columns [n0, n1), over all experts; in the order of their
+ * numbers, so that a token's sum does not depend on what else is in the batch. */
 static void down_columns(struct forward *f, struct worker *worker, const struct matrix *down,
                          int n0, int n1)
 {
     const struct routing *routing = &f->routing;
     float *tile = f->scratch[worker->index].tile;
     size_t n_embd = f->params->n_embd;
-    for (int a = 0; a < routing->n_active; a++) {
-        int expert = routing->active[a], slot = routing->first_slot[expert];
-        int rows = expert_rows(routing, expert);
+    for (int expert = 0; expert < (int)f->params->n_expert; expert++) {
+        int slot = routing->first_slot[expert], rows = expert_rows(routing, expert);
+        if (rows == 0)
+            continue;
         struct product product = {down, expert, &f->ffn_acts, slot, rows, tile, MAX_COLUMN_BLOCK};
         product_columns(f, worker, &product, n0, n1);
         for (int i = 0; i < rows; i++)
