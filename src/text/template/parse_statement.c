@@ -233,8 +233,7 @@ static struct node *parse_print(struct parser *p)
 }
 
 /* Statements up to a tag whose first word is among `ends`, the last of which the block must have;
- * stops at that word. With no ends: up to
- * the end of the template. */
+ * stops at that word. With no ends: up to the end of the template. */
 static struct node *parse_block(struct parser *p, const char *const *ends)
 {
     size_t begin_line = p->at->line;
