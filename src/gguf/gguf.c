@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/mem.h"
 #include "gguf/internal.h"
 
 enum { DEFAULT_ALIGNMENT = 32, LARGEST_ALIGNMENT = 1 << 20 };

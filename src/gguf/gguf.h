@@ -64,7 +64,9 @@ struct gguf_tensor {
 struct gguf; /* opaque; immutable after opening, any number of threads may read it */
 
 /* Opens a file, or all files of a split model given its first (NAME-00001-of-00003.gguf).
- * Errors: TSR_EIO, TSR_EFORMAT, TSR_EUNSUPPORTED, TSR_ENOMEM, with "FILE: offset N: what". */
+ * Errors: TSR_EIO, TSR_EFORMAT, TSR_EUNSUPPORTED, TSR_ENOMEM, with "FILE: offset N: what".
+ * The files stay mapped until gguf_close and must not be cut short meanwhile: reading pages that
+ * are gone is a SIGBUS, as with every mapping. */
 int gguf_open(const char *path, struct gguf **gguf, struct tsr_error *error);
 /* The same from memory, which must stay as it is until gguf_close. Split models need gguf_open. */
 int gguf_open_memory(const void *data, size_t size, struct gguf **gguf, struct tsr_error *error);

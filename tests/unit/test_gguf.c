@@ -179,6 +179,21 @@ static void real_model(void **state)
     gguf_close(gguf);
 }
 
+/* Version 2 differs from 3 in its number only. */
+static void version_2(void **state)
+{
+    size_t size;
+    char *file = read_file(write_sample("sample.gguf"), &size);
+    struct gguf *gguf;
+    file[4] = 2;
+    assert_int_equal(gguf_open_memory(file, size, &gguf, NULL), 0);
+    assert_int_equal(gguf_version(gguf), 2);
+    assert_int_equal(gguf_n_values(gguf), 19);
+    assert_int_equal(gguf_n_tensors(gguf), 3);
+    gguf_close(gguf);
+    free(file);
+}
+
 /* Weights made for tests have about the deviation asked for, whatever the type. */
 static void random_models(void **state)
 {
@@ -477,13 +492,13 @@ static void flipped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(values),       cmocka_unit_test(typed),
-        cmocka_unit_test(tensors),      cmocka_unit_test(real_model),
-        cmocka_unit_test(random_models), cmocka_unit_test(describe),
-        cmocka_unit_test(split_whole),  cmocka_unit_test(split_broken),
-        cmocka_unit_test(not_models),   cmocka_unit_test(damaged_fields),
-        cmocka_unit_test(deep_nesting), cmocka_unit_test(truncated),
-        cmocka_unit_test(flipped),
+        cmocka_unit_test(values),        cmocka_unit_test(typed),
+        cmocka_unit_test(tensors),       cmocka_unit_test(real_model),
+        cmocka_unit_test(version_2),     cmocka_unit_test(random_models),
+        cmocka_unit_test(describe),      cmocka_unit_test(split_whole),
+        cmocka_unit_test(split_broken),  cmocka_unit_test(not_models),
+        cmocka_unit_test(damaged_fields), cmocka_unit_test(deep_nesting),
+        cmocka_unit_test(truncated),     cmocka_unit_test(flipped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
