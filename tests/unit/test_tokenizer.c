@@ -10,7 +10,7 @@
 static struct tokenizer *open_tokenizer(const char *path)
 {
     struct gguf *gguf;
-    struct tokenizer *tokenizer;
+    struct tokenizer *tokenizer = NULL;
     struct tsr_error error = {0};
     if (gguf_open(path, &gguf, &error) || tokenizer_open(gguf, &tokenizer, &error))
         fail_msg("%s", error.text);
