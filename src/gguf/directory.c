@@ -122,7 +122,7 @@ static int by_offset(const void *left, const void *right)
     return (a->offset > b->offset) - (a->offset < b->offset);
 }
 
-/* Tensors that share bytes would let a small file ask for any amount of memory when it is packed. */
+/* Tensors that share bytes would let a small file ask for any amount of memory in packing. */
 static int check_overlap(const struct gguf_tensor *tensors, size_t n,
                          const struct gguf_reader *data)
 {
