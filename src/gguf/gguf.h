@@ -105,4 +105,10 @@ double gguf_array_float(const struct gguf_array *array, uint64_t i);
  * not UTF-8 are replaced, floats that JSON cannot hold are null. */
 int gguf_describe(const struct gguf *gguf, size_t max_array, char **json, struct tsr_error *error);
 
+/* Text of a file as part of a one-line message: printable ASCII, cut where it is long. */
+struct gguf_printable {
+    char text[68];
+};
+struct gguf_printable gguf_printable(const char *data, size_t len);
+
 #endif

@@ -39,12 +39,6 @@ int gguf_read_string(struct gguf_reader *reader, struct gguf_string *string);
 /* A name or key: not empty, at most 65535 bytes, no NUL. `what` is for the message. */
 int gguf_read_name(struct gguf_reader *reader, const char *what, struct gguf_string *name);
 
-/* A name as part of a one-line message: printable ASCII, cut where it is long. */
-struct gguf_printable {
-    char text[68];
-};
-struct gguf_printable gguf_printable(const char *data, size_t len);
-
 /* Makes room for item `n` of an array that grows as the file is read, so that no count in the file
  * sizes an allocation. False when out of memory. */
 bool gguf_grow(void **items, size_t *capacity, size_t n, size_t item_size);

@@ -69,10 +69,9 @@ static int index_merges(struct bpe *bpe, const struct gguf *gguf, const struct g
         const struct gguf_string *text = &texts->strings[rank];
         if (!read_merge(bpe->vocab, text, bytes, merge.id, &merge))
             return error_set(error, TSR_EFORMAT,
-                             "%s: tokenizer.ggml.merges[%u] (\"%.*s\") is not two tokens that make"
+                             "%s: tokenizer.ggml.merges[%u] (\"%s\") is not two tokens that make"
                              " a third",
-                             gguf_path(gguf), rank, text->len < 100 ? (int)text->len : 100,
-                             text->data);
+                             gguf_path(gguf), rank, gguf_printable(text->data, text->len).text);
         struct bpe_slot *slot = find_pair(bpe, merge.left, merge.right);
         merge.rank_plus_1 = rank + 1;
         if (slot->rank_plus_1 == 0)
@@ -119,8 +118,8 @@ int bpe_open(struct bpe *bpe, const struct vocab *vocab, const struct gguf *gguf
         return TSR_EFORMAT;
     bpe->kind = pretokenizer_find(name.data, name.len);
     if (!bpe->kind)
-        return error_set(error, TSR_EUNSUPPORTED, "%s: pre-tokenizer \"%.*s\" is not supported",
-                         gguf_path(gguf), name.len < 100 ? (int)name.len : 100, name.data);
+        return error_set(error, TSR_EUNSUPPORTED, "%s: pre-tokenizer \"%s\" is not supported",
+                         gguf_path(gguf), gguf_printable(name.data, name.len).text);
     int code = pretokenizer_open(bpe->kind, &bpe->pretokenizer, error);
     if (!code)
         code = read_merges(bpe, gguf, error);

@@ -31,8 +31,8 @@ static int open_kind(struct tokenizer *tokenizer, const struct gguf *gguf, struc
     bool is_spm = model.len == 5 && memcmp(model.data, "llama", 5) == 0;
     if (!tokenizer->is_bpe && !is_spm)
         return error_set(error, TSR_EUNSUPPORTED,
-                         "%s: tokenizer \"%.*s\" is not supported (only gpt2 and llama are)",
-                         gguf_path(gguf), model.len < 100 ? (int)model.len : 100, model.data);
+                         "%s: tokenizer \"%s\" is not supported (only gpt2 and llama are)",
+                         gguf_path(gguf), gguf_printable(model.data, model.len).text);
     int code = vocab_open(&tokenizer->vocab, gguf,
                           tokenizer->is_bpe ? VOCAB_BYTE_LEVEL : VOCAB_PIECES, error);
     if (code)
