@@ -5,13 +5,25 @@
 
 typedef const struct gemm_kernel *kernel_table(size_t *count);
 
+/* A kernel that reads the layout of the one below it leaves packing to it. */
+static void replace(struct gemm_kernel *slot, const struct gemm_kernel *kernel)
+{
+    struct gemm_kernel below = *slot;
+    *slot = *kernel;
+    if (kernel->pack)
+        return;
+    slot->packed_bytes = below.packed_bytes;
+    slot->pack = below.pack;
+    slot->unpack = below.unpack;
+}
+
 static void override(struct gemm_kernel *slots, kernel_table *table, uint32_t cpu_flags)
 {
     size_t count;
     const struct gemm_kernel *kernels = table(&count);
     for (size_t i = 0; i < count; i++)
         if ((kernels[i].cpu_flags & ~cpu_flags) == 0)
-            slots[kernels[i].block_id] = kernels[i];
+            replace(&slots[kernels[i].block_id], &kernels[i]);
 }
 
 void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags)
@@ -19,6 +31,10 @@ void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags)
     memset(set, 0, sizeof *set);
     override(set->packed, scalar_q_kernels, cpu_flags);
     override(set->packed, scalar_float_kernels, cpu_flags);
+#if defined(__x86_64__)
+    override(set->packed, avx2_q_kernels, cpu_flags);
+    override(set->packed, avx_vnni_q_kernels, cpu_flags);
+#endif
     override(set->mapped, scalar_mapped_kernels, cpu_flags);
     scalar_row_ops(&set->rows);
 }

@@ -1,0 +1,416 @@
+/* Products of packed codes and 8-bit activations with 32-byte vectors; compiled twice, with plain
+ * AVX2 and (DOT_VNNI) with the 4-way dot product of AVX-VNNI.
+ *
+ * A chunk of a panel (CHUNK_UNITS units of 32 k x 16 columns) is unpacked once into scratch that
+ * stays in L1, as bytes with their scales; then blocks of MR rows are multiplied with it:
+ *
+ *     weight = scale * code - zero        C += x_scale * scale * (codes . x) - zero * x_sum
+ *
+ * Codes are unsigned where the instruction wants them unsigned: the offset is part of `zero`.
+ * Without VNNI a pair of products must fit 16 bits, so that codes of a full byte (Q8_0, IQ4_NL,
+ * IQ4_XS) stay signed and their sign moves to the activations.
+ */
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/registry.h"
+#include "kernels/unit.h"
+
+enum { MR = 4, CHUNK_UNITS = 8, HALF_COLUMNS = 8 };
+
+/* 32 k x 16 columns, unpacked. */
+struct unit {
+    uint8_t codes[UNIT_VECTORS][VECTOR_BYTES];
+    float scale[2][PANEL_COLUMNS]; /* [half of k]; the second only where the halves differ */
+    float zero[2][PANEL_COLUMNS];
+};
+
+/* What the compiler specialises on: every field is a constant where a kernel is instantiated. */
+struct traits {
+    uint32_t block_id;
+    int bits;
+    int block_k;
+    bool halves;   /* the halves of a unit have scales of their own */
+    bool signed_codes; /* codes stay signed: the sign goes to the activations */
+    bool has_zero;
+    int pairs;     /* vectors whose 16-bit pair sums add up without overflow */
+};
+
+#ifdef DOT_VNNI
+#define SIGNED_WIDE false
+#else
+#define SIGNED_WIDE true
+#endif
+
+static inline struct traits traits_of(uint32_t block_id, int bits, int block_k)
+{
+    bool table = block_id == BLOCK_IQ4_NL || block_id == BLOCK_IQ4_XS;
+    bool wide = bits == 8 || table;
+    bool is_signed = wide && SIGNED_WIDE;
+    int most = bits == 8 || table ? 128 : block_id == BLOCK_MXFP4 ? 24 : (1 << bits) - 1;
+    int pairs = 32767 / (2 * 127 * most);
+    return (struct traits){
+        .block_id = block_id,
+        .bits = bits,
+        .block_k = block_k,
+        .halves = unit_has_halves(block_id),
+        .signed_codes = is_signed,
+        .has_zero = !is_signed,
+        .pairs = pairs >= 8 ? 8 : pairs >= 4 ? 4 : pairs >= 2 ? 2 : 1,
+    };
+}
+
+/* ---- Unpacking ------------------------------------------------------------------------------- */
+
+/* The 32 codes of half a vector (8 columns) as unsigned bytes. `at`: 0 or 32. */
+static inline __attribute__((always_inline)) __m256i load_codes(const uint8_t *planes, int bits,
+                                                                int vector, int at)
+{
+    const __m256i mask4 = _mm256_set1_epi8(15);
+    __m256i codes = _mm256_setzero_si256();
+    int shift = 0;
+    if (bits == 8)
+        return _mm256_loadu_si256((const __m256i *)(planes + VECTOR_BYTES * vector + at));
+    if (bits >= 4) {
+        __m256i raw =
+            _mm256_loadu_si256((const __m256i *)(planes + VECTOR_BYTES * (vector % 4) + at));
+        codes = _mm256_and_si256(vector >= 4 ? _mm256_srli_epi16(raw, 4) : raw, mask4);
+        planes += 4 * VECTOR_BYTES;
+        shift = 4;
+    }
+    if (bits - shift >= 2) {
+        __m256i raw =
+            _mm256_loadu_si256((const __m256i *)(planes + VECTOR_BYTES * (vector / 4) + at));
+        __m256i two = _mm256_and_si256(_mm256_srli_epi16(raw, vector % 4 * 2), _mm256_set1_epi8(3));
+        codes = _mm256_or_si256(codes, _mm256_slli_epi16(two, shift));
+        planes += 2 * VECTOR_BYTES;
+        shift += 2;
+    }
+    if (bits - shift == 1) {
+        __m256i raw = _mm256_loadu_si256((const __m256i *)(planes + at));
+        __m256i one = _mm256_and_si256(_mm256_srli_epi16(raw, vector), _mm256_set1_epi8(1));
+        codes = _mm256_or_si256(codes, _mm256_slli_epi16(one, shift));
+    }
+    return codes;
+}
+
+/* How much larger an unpacked code is than the value it stands for. */
+static inline int code_offset(const struct traits t)
+{
+    if (t.signed_codes)
+        return 0;
+    if (t.bits == 8 || t.block_id == BLOCK_IQ4_NL || t.block_id == BLOCK_IQ4_XS)
+        return 128;
+    return t.block_id == BLOCK_MXFP4 ? 12 : unit_offset(t.block_id);
+}
+
+/* From stored codes to those that the dot product takes. */
+static inline __attribute__((always_inline)) __m256i map_codes(__m256i codes, const struct traits t)
+{
+    const int8_t *table = unit_table(t.block_id);
+    if (table) {
+        __m128i values = _mm_loadu_si128((const __m128i *)table);
+        codes = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), codes);
+    }
+    if (!table && t.bits < 8)
+        return codes;
+    int offset = code_offset(t);
+    return offset ? _mm256_add_epi8(codes, _mm256_set1_epi8((char)offset)) : codes;
+}
+
+static inline __m256 load_halves(const uint8_t *head, int index, int column)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(head + 32 * index + 2 * column)));
+}
+
+static inline __m256 load_bytes(const uint8_t *bytes, bool is_signed)
+{
+    __m128i raw = _mm_loadl_epi64((const __m128i *)bytes);
+    return _mm256_cvtepi32_ps(is_signed ? _mm256_cvtepi8_epi32(raw) : _mm256_cvtepu8_epi32(raw));
+}
+
+static inline __m256 load_nibbles(const uint8_t *bytes, int shift)
+{
+    __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)bytes));
+    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(wide, shift), _mm256_set1_epi32(15)));
+}
+
+/* Scale and minimum (weight = scale * value - minimum) of 8 columns of half `h` of unit `u`. */
+static inline __attribute__((always_inline)) void load_scales(const struct traits t,
+                                                              const uint8_t *head, int u, int h,
+                                                              int column, __m256 *scale,
+                                                              __m256 *minimum)
+{
+    const uint8_t *bytes = head + column;
+    *minimum = _mm256_setzero_ps();
+    switch (t.block_id) {
+    case BLOCK_Q4_1:
+    case BLOCK_Q5_1:
+        *scale = load_halves(head, 0, column);
+        *minimum = _mm256_sub_ps(*minimum, load_halves(head, 1, column));
+        break;
+    case BLOCK_Q4_K:
+    case BLOCK_Q5_K:
+        *scale = _mm256_mul_ps(load_halves(head, 0, column), load_bytes(bytes + 64 + 16 * u, false));
+        *minimum = _mm256_mul_ps(load_halves(head, 1, column),
+                                 load_bytes(bytes + 64 + 16 * (8 + u), false));
+        break;
+    case BLOCK_Q2_K:
+        *scale = _mm256_mul_ps(load_halves(head, 0, column),
+                               load_nibbles(bytes + 64 + 16 * (2 * u + h), 0));
+        *minimum = _mm256_mul_ps(load_halves(head, 1, column),
+                                 load_nibbles(bytes + 64 + 16 * (2 * u + h), 4));
+        break;
+    case BLOCK_Q3_K:
+    case BLOCK_Q6_K:
+        *scale = _mm256_mul_ps(load_halves(head, 0, column),
+                               load_bytes(bytes + 32 + 16 * (2 * u + h), true));
+        break;
+    case BLOCK_IQ4_XS:
+        *scale = _mm256_mul_ps(load_halves(head, 0, column), load_bytes(bytes + 32 + 16 * u, true));
+        break;
+    case BLOCK_MXFP4: {
+        /* 2^(e - 128): the float with exponent field e - 1, subnormal for e = 0 and 1. */
+        __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)bytes));
+        __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+        __m256i tiny = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+        __m256i is_tiny = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+        *scale = _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, is_tiny));
+        break;
+    }
+    default:
+        *scale = load_halves(head, 0, column);
+        break;
+    }
+}
+
+static inline __attribute__((always_inline)) void unpack_unit(struct unit *unit,
+                                                              const struct traits t,
+                                                              const uint8_t *planes,
+                                                              const uint8_t *head, int u)
+{
+    for (int v = 0; v < UNIT_VECTORS; v++)
+        for (int at = 0; at < VECTOR_BYTES; at += 32)
+            _mm256_store_si256((__m256i *)(unit->codes[v] + at),
+                               map_codes(load_codes(planes, t.bits, v, at), t));
+    const __m256 offset = _mm256_set1_ps((float)code_offset(t));
+    for (int h = 0; h < 1 + t.halves; h++) {
+        for (int column = 0; column < PANEL_COLUMNS; column += HALF_COLUMNS) {
+            __m256 scale, minimum;
+            load_scales(t, head, u, h, column, &scale, &minimum);
+            _mm256_store_ps(unit->scale[h] + column, scale);
+            if (t.has_zero)
+                _mm256_store_ps(unit->zero[h] + column, _mm256_fmadd_ps(scale, offset, minimum));
+        }
+    }
+}
+
+/* ---- The micro-kernel: MR rows x 16 columns x one unit --------------------------------------- */
+
+/* Adds the dot products of four k for 8 columns to 32-bit sums. */
+static inline __attribute__((always_inline)) __m256i add_dot(__m256i sum, __m256i codes, __m256i x,
+                                                             bool signed_codes)
+{
+    if (signed_codes) {
+        x = _mm256_sign_epi8(x, codes);
+        codes = _mm256_sign_epi8(codes, codes); /* -128 stays 128 as an unsigned byte */
+    }
+#ifdef DOT_VNNI
+    return _mm256_dpbusd_avx_epi32(sum, codes, x);
+#else
+    return _mm256_add_epi32(
+        sum, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(1)));
+#endif
+}
+
+static inline __m256i broadcast_4(const int8_t *x)
+{
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+/* sums[r][c] = codes . x of vectors [first, last), for R rows and both halves of the columns. */
+static inline __attribute__((always_inline)) void dot_vectors(const struct traits t,
+                                                              const struct unit *unit, int first,
+                                                              int last, const int8_t *const x[MR],
+                                                              int rows, __m256i sums[MR][2])
+{
+    for (int r = 0; r < rows; r++)
+        sums[r][0] = sums[r][1] = _mm256_setzero_si256();
+#ifndef DOT_VNNI
+    if (t.pairs > 1) {
+        for (int start = first; start < last; start += t.pairs) {
+            __m256i pair_sums[MR][2];
+            for (int r = 0; r < rows; r++)
+                pair_sums[r][0] = pair_sums[r][1] = _mm256_setzero_si256();
+            int end = start + t.pairs < last ? start + t.pairs : last;
+            for (int v = start; v < end; v++) {
+                __m256i low = _mm256_load_si256((const __m256i *)unit->codes[v]);
+                __m256i high = _mm256_load_si256((const __m256i *)(unit->codes[v] + 32));
+                for (int r = 0; r < rows; r++) {
+                    __m256i four = broadcast_4(x[r] + 4 * v);
+                    pair_sums[r][0] =
+                        _mm256_add_epi16(pair_sums[r][0], _mm256_maddubs_epi16(low, four));
+                    pair_sums[r][1] =
+                        _mm256_add_epi16(pair_sums[r][1], _mm256_maddubs_epi16(high, four));
+                }
+            }
+            const __m256i ones = _mm256_set1_epi16(1);
+            for (int r = 0; r < rows; r++)
+                for (int c = 0; c < 2; c++)
+                    sums[r][c] = _mm256_add_epi32(sums[r][c],
+                                                  _mm256_madd_epi16(pair_sums[r][c], ones));
+        }
+        return;
+    }
+#endif
+    for (int v = first; v < last; v++) {
+        __m256i low = _mm256_load_si256((const __m256i *)unit->codes[v]);
+        __m256i high = _mm256_load_si256((const __m256i *)(unit->codes[v] + 32));
+        for (int r = 0; r < rows; r++) {
+            __m256i four = broadcast_4(x[r] + 4 * v);
+            sums[r][0] = add_dot(sums[r][0], low, four, t.signed_codes);
+            sums[r][1] = add_dot(sums[r][1], high, four, t.signed_codes);
+        }
+    }
+}
+
+/* Sums of x over k 0..15 and 16..31. */
+static inline void half_sums(const int8_t *x, float sums[2])
+{
+    __m256i v = _mm256_loadu_si256((const __m256i *)x);
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), v);
+    __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    __m256i eights = _mm256_hadd_epi32(fours, fours);
+    __m256i all = _mm256_hadd_epi32(eights, eights);
+    sums[0] = (float)_mm256_extract_epi32(all, 0);
+    sums[1] = (float)_mm256_extract_epi32(all, 4);
+}
+
+static inline __attribute__((always_inline)) void multiply_unit(const struct traits t,
+                                                                const struct unit *unit,
+                                                                const int8_t *const x[MR],
+                                                                const float *const x_scale[MR],
+                                                                const float *const x_sum[MR],
+                                                                int u, int rows,
+                                                                __m256 acc[MR][2])
+{
+    const int8_t *at[MR];
+    for (int r = 0; r < rows; r++)
+        at[r] = x[r] + UNIT_K * u;
+    for (int h = 0; h < 1 + t.halves; h++) {
+        __m256i sums[MR][2];
+        dot_vectors(t, unit, t.halves ? 4 * h : 0, t.halves ? 4 * h + 4 : 8, at, rows, sums);
+        for (int r = 0; r < rows; r++) {
+            __m256 scale = _mm256_set1_ps(x_scale[r][u]);
+            float sum = x_sum[r][u];
+            if (t.halves && t.has_zero) {
+                float halves[2];
+                half_sums(at[r], halves);
+                sum = x_scale[r][u] * halves[h];
+            }
+            for (int c = 0; c < 2; c++) {
+                __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[r][c]), scale);
+                acc[r][c] = _mm256_fmadd_ps(dot, _mm256_load_ps(unit->scale[h] + 8 * c), acc[r][c]);
+                if (t.has_zero && (t.bits != 8 || code_offset(t)))
+                    acc[r][c] = _mm256_fnmadd_ps(_mm256_set1_ps(sum),
+                                                 _mm256_load_ps(unit->zero[h] + 8 * c), acc[r][c]);
+            }
+        }
+    }
+}
+
+/* ---- Panels ---------------------------------------------------------------------------------- */
+
+static inline __m256i column_mask(int columns)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(columns), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+/* `rows` (1 .. MR) rows times a chunk of n_units, added to C [rows, columns] (set by the first). */
+static inline __attribute__((always_inline)) void multiply_rows(const struct gemm_args *g,
+                                                                const struct traits t,
+                                                                const struct unit *units,
+                                                                int first_unit, int n_units,
+                                                                int row, int rows, float *c,
+                                                                int columns)
+{
+    const int8_t *x[MR];
+    const float *x_scale[MR], *x_sum[MR];
+    __m256 acc[MR][2];
+    __m256i mask[2] = {column_mask(columns), column_mask(columns - HALF_COLUMNS)};
+    for (int r = 0; r < rows; r++) {
+        const int8_t *base = (const int8_t *)g->a + (size_t)(row + r) * g->a_stride;
+        x[r] = base + UNIT_K * first_unit;
+        x_scale[r] = (const float *)(base + act_q8_scale_offset((size_t)g->k)) + first_unit;
+        x_sum[r] = (const float *)(base + act_q8_sum_offset((size_t)g->k)) + first_unit;
+        for (int h = 0; h < 2; h++)
+            acc[r][h] = first_unit == 0
+                            ? _mm256_setzero_ps()
+                            : _mm256_maskload_ps(c + (size_t)r * g->ldc + 8 * h, mask[h]);
+    }
+    for (int u = 0; u < n_units; u++)
+        multiply_unit(t, &units[u], x, x_scale, x_sum, u, rows, acc);
+    for (int r = 0; r < rows; r++)
+        for (int h = 0; h < 2; h++)
+            _mm256_maskstore_ps(c + (size_t)r * g->ldc + 8 * h, mask[h], acc[r][h]);
+}
+
+static inline __attribute__((always_inline)) void multiply_chunk(const struct gemm_args *g,
+                                                                 const struct traits t,
+                                                                 const struct unit *units,
+                                                                 int first_unit, int n_units,
+                                                                 float *c, int columns)
+{
+    int i = 0;
+    for (; i + MR <= g->m; i += MR)
+        multiply_rows(g, t, units, first_unit, n_units, i, MR, c + (size_t)i * g->ldc, columns);
+    c += (size_t)i * g->ldc;
+    switch (g->m - i) {
+    case 3: multiply_rows(g, t, units, first_unit, n_units, i, 3, c, columns); break;
+    case 2: multiply_rows(g, t, units, first_unit, n_units, i, 2, c, columns); break;
+    case 1: multiply_rows(g, t, units, first_unit, n_units, i, 1, c, columns); break;
+    default: break;
+    }
+}
+
+static inline __attribute__((always_inline)) void gemm_type(const struct gemm_args *g,
+                                                            const struct traits t)
+{
+    struct unit *units = g->scratch;
+    const struct panel_format *format = panel_format_find(t.block_id);
+    const int units_in_block = t.block_k / UNIT_K, n_units = g->k / UNIT_K;
+    const int unit_bytes = t.bits * VECTOR_BYTES;
+    for (int j = g->n0; j < g->n1; j += PANEL_COLUMNS) {
+        const uint8_t *codes =
+            (const uint8_t *)g->w + (size_t)(j / PANEL_COLUMNS) * panel_bytes(format, g->k);
+        const uint8_t *heads = codes + panel_codes_bytes(format, g->k);
+        int columns = g->n1 - j < PANEL_COLUMNS ? g->n1 - j : PANEL_COLUMNS;
+        for (int first = 0; first < n_units; first += CHUNK_UNITS) {
+            int count = n_units - first < CHUNK_UNITS ? n_units - first : CHUNK_UNITS;
+            for (int u = first; u < first + count; u++)
+                unpack_unit(&units[u - first], t, codes + (size_t)u * (size_t)unit_bytes,
+                            heads + (size_t)(u / units_in_block) * (size_t)format->head_bytes,
+                            u % units_in_block);
+            multiply_chunk(g, t, units, first, count, g->c + (j - g->n0), columns);
+        }
+    }
+}
+
+static size_t scratch_bytes(int k)
+{
+    return CHUNK_UNITS * sizeof(struct unit);
+}
+
+#define CODE_BITS(X)                                                                               \
+    X(Q4_0, 4, 32) X(Q4_1, 4, 32) X(Q5_0, 5, 32) X(Q5_1, 5, 32) X(Q8_0, 8, 32) X(Q2_K, 2, 256)     \
+    X(Q3_K, 3, 256) X(Q4_K, 4, 256) X(Q5_K, 5, 256) X(Q6_K, 6, 256) X(IQ4_NL, 4, 32)               \
+    X(IQ4_XS, 4, 256) X(MXFP4, 4, 32)
+
+#define DEFINE_GEMM(type, bits, block_k)                                                           \
+    static void gemm_##type(const struct gemm_args *args)                                          \
+    {                                                                                              \
+        gemm_type(args, traits_of(BLOCK_##type, bits, block_k));                                   \
+    }
+CODE_BITS(DEFINE_GEMM)

@@ -1,0 +1,67 @@
+#include "kernels/avx2/quantize.h"
+
+#include <immintrin.h>
+
+#include "kernels/kernel.h"
+
+static float horizontal_max(__m256 v)
+{
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    m = _mm_max_ss(m, _mm_shuffle_ps(m, m, 1));
+    return _mm_cvtss_f32(m);
+}
+
+static int horizontal_sum(__m256i v)
+{
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+    return _mm_cvtsi128_si32(s);
+}
+
+/* max_ps gives its second operand where the first is NaN: NaNs never become the maximum. */
+static float largest_magnitude(const __m256 x[4])
+{
+    const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    __m256 max = _mm256_setzero_ps();
+    for (int i = 0; i < 4; i++)
+        max = _mm256_max_ps(_mm256_and_ps(x[i], magnitude), max);
+    return horizontal_max(max);
+}
+
+static void quantize_block(const float *x, int8_t *q, float *scale, float *sum)
+{
+    __m256 v[4];
+    for (int i = 0; i < 4; i++)
+        v[i] = _mm256_loadu_ps(x + 8 * i);
+    float max = largest_magnitude(v);
+    max = max > 3.4028235e38f ? 3.4028235e38f : max;
+    float inverse = max > 1e-30f ? 127.0f / max : 0.0f;
+    __m256i total = _mm256_setzero_si256(), rounded[4];
+    for (int i = 0; i < 4; i++) {
+        __m256 scaled = _mm256_mul_ps(v[i], _mm256_set1_ps(inverse));
+        __m256 number = _mm256_cmp_ps(scaled, scaled, _CMP_ORD_Q);
+        scaled = _mm256_min_ps(_mm256_max_ps(scaled, _mm256_set1_ps(-127.0f)), _mm256_set1_ps(127.0f));
+        rounded[i] = _mm256_cvtps_epi32(_mm256_and_ps(scaled, number));
+        total = _mm256_add_epi32(total, rounded[i]);
+    }
+    /* Packing works within 128-bit lanes; the permutation puts the groups of four in order. */
+    __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(rounded[0], rounded[1]),
+                                       _mm256_packs_epi32(rounded[2], rounded[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((__m256i *)q, bytes);
+    *scale = inverse > 0.0f ? max / 127.0f : 0.0f;
+    *sum = *scale * (float)horizontal_sum(total);
+}
+
+void avx2_quantize_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+{
+    for (int i = 0; i < m; i++) {
+        int8_t *q = (int8_t *)a + (size_t)i * a_stride;
+        float *scale = (float *)(q + act_q8_scale_offset((size_t)k));
+        float *sum = (float *)(q + act_q8_sum_offset((size_t)k));
+        for (int b = 0; b < k / 32; b++)
+            quantize_block(x + (size_t)i * ldx + 32 * b, q + 32 * b, &scale[b], &sum[b]);
+    }
+}
