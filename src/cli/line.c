@@ -74,7 +74,7 @@ static bool open_editor(struct line_reader *reader)
     el_set(reader->edit, EL_EDITOR, "emacs");
     el_set(reader->edit, EL_HIST, history, reader->history);
     /* While a line is edited, Ctrl-C is a key like any other and drops the line. */
-    el_set(reader->edit, EL_SETTY, "-d", "intr=", NULL);
+    el_set(reader->edit, EL_SETTY, "-d", "-isig", NULL);
     el_set(reader->edit, EL_ADDFN, "drop-line", "drops the line", on_interrupt);
     el_set(reader->edit, EL_BIND, "^C", "drop-line", NULL);
     history(reader->history, &event, H_SETSIZE, HISTORY_SIZE);
