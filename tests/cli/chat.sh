@@ -20,25 +20,25 @@ one_line frobnicate
 in=/dev/null
 
 "$TERMINAL" "$TESSERA" chat -n 30 --temp 0 <<'END'
-expect > 
+prompt >
 type Tell me a story about a fox.
 expect story about a fox.
-expect > 
+prompt >
 type a message \
-expect . 
+prompt .
 type of two lines
-expect > 
+prompt >
 type /help
 expect /clear
-expect > 
+prompt >
 type /clear
-expect > 
+prompt >
 type /nonsense
 expect unknown command /nonsense
-expect > 
+prompt >
 key ctrl-c
 expect ^C
-expect > 
+prompt >
 type /exit
 status 0
 END
@@ -46,14 +46,14 @@ check 'a conversation' [ $? -eq 0 ]
 check 'history is kept' grep -q fox "$XDG_STATE_HOME/tessera/history"
 
 "$TERMINAL" "$TESSERA" chat -q --ignore-eos --isa scalar -t 1 -c 20000 <<'END'
-expect > 
+prompt >
 type Tell me a story about a fox.
 expect story about a fox.
 expect e
 key ctrl-c
-expect > 
+prompt >
 type /clear
-expect > 
+prompt >
 key ctrl-d
 status 0
 END

@@ -1,6 +1,7 @@
 /* Runs a program on a pseudo terminal and plays a dialogue with it, read from standard input:
  *
  *     expect TEXT     waits until the program has written TEXT, after what was matched before
+ *     prompt TEXT     the same for a prompt: also waits until keys are read one by one
  *     absent TEXT     fails when TEXT was written since the last match
  *     type TEXT       sends TEXT and the return key
  *     key NAME        sends one key: ctrl-c, ctrl-d, backslash
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -70,6 +72,22 @@ static bool expect(struct dialogue *dialogue, const char *text)
     }
 }
 
+/* libedit writes its prompt before it takes over the terminal; a Ctrl-D in between would be lost.
+ */
+static bool prompt(struct dialogue *dialogue, const char *text)
+{
+    double deadline = now() + PATIENCE_SECONDS;
+    struct termios mode;
+    if (!expect(dialogue, text))
+        return false;
+    while (tcgetattr(dialogue->terminal, &mode) == 0 && now() < deadline) {
+        if (!(mode.c_lflag & ICANON))
+            return true;
+        listen_for(dialogue, 10);
+    }
+    return false;
+}
+
 static bool absent(struct dialogue *dialogue, const char *text)
 {
     listen_for(dialogue, 100);
@@ -119,6 +137,8 @@ static bool play_line(struct dialogue *dialogue, char *line)
     *rest++ = 0;
     if (!strcmp(line, "expect"))
         return expect(dialogue, rest);
+    if (!strcmp(line, "prompt"))
+        return prompt(dialogue, rest);
     if (!strcmp(line, "absent"))
         return absent(dialogue, rest);
     if (!strcmp(line, "type"))
