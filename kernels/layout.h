@@ -28,6 +28,25 @@
  * The head of a file block: the 16 columns' f16 scales, then f16 mins where there are any, then
  * arrays of 16 bytes, one for each sub-block: scales, then mins. 6-bit scales take a byte, which
  * is all that a packed matrix is larger than its file (under 4%).
+ *
+ * Panels of floating-point weights are one stream. F32 and F16: for each k in turn the weights of
+ * the 16 columns, [k rounded up to even][16].
+ *
+ *          column 0  1  ..  15
+ *     k 0         .  .       .
+ *     k 1         .  .       .
+ *     ..
+ *
+ * BF16: for each pair of k in turn the pairs of the 16 columns, the operand order of VDPBF16PS and
+ * of a tile row of TDPBF16PS, [k rounded up to even / 2][16][2].
+ *
+ *          column 0       1           15
+ *     k 0, 1      .  .    .  .  ..    .  .
+ *     k 2, 3      .  .    .  .  ..    .  .
+ *     ..
+ *
+ * An odd k is followed by a zero, so that kernels take k in pairs and panels are multiples of 64
+ * bytes.
  */
 #ifndef TESSERA_KERNELS_LAYOUT_H
 #define TESSERA_KERNELS_LAYOUT_H
@@ -79,5 +98,14 @@ void panel_pack(const struct panel_format *format, void *packed, const void *row
                 int n0, int n1);
 void panel_unpack(const struct panel_format *format, void *rows, const void *packed, int n, int k,
                   int n0, int n1);
+
+/* Panels of F32, F16 and BF16. */
+static inline int float_panel_k(int k) { return k + (k & 1); }
+
+/* Bytes of a panel of weights of `weight_bytes` (2 or 4) each. */
+static inline size_t float_panel_bytes(int k, size_t weight_bytes)
+{
+    return (size_t)float_panel_k(k) * PANEL_COLUMNS * weight_bytes;
+}
 
 #endif

@@ -58,9 +58,3 @@ const struct gemm_kernel *scalar_mapped_kernels(size_t *count)
     *count = sizeof kernels / sizeof kernels[0];
     return kernels;
 }
-
-const struct gemm_kernel *scalar_float_kernels(size_t *count)
-{
-    *count = 0;
-    return NULL;
-}

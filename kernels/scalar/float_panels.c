@@ -1,0 +1,67 @@
+/* Panels of F32, F16 and BF16 weights, as drawn in layout.h. */
+#include "kernels/scalar/float_panels.h"
+
+#include <string.h>
+
+#include "kernels/layout.h"
+
+static int panel_count(int n)
+{
+    return (n + PANEL_COLUMNS - 1) / PANEL_COLUMNS;
+}
+
+size_t float_packed_bytes_32(int n, int k)
+{
+    return (size_t)panel_count(n) * float_panel_bytes(k, 4);
+}
+
+size_t float_packed_bytes_16(int n, int k)
+{
+    return (size_t)panel_count(n) * float_panel_bytes(k, 2);
+}
+
+/* Where column j of a panel has its weight k, in weights. */
+static size_t plain_index(int k, int j)
+{
+    return (size_t)k * PANEL_COLUMNS + (size_t)j;
+}
+
+static size_t paired_index(int k, int j)
+{
+    return (size_t)(k / 2 * PANEL_COLUMNS + j) * 2 + (size_t)(k & 1);
+}
+
+/* pack and unpack of one type; the rows of a file need not be aligned, hence memcpy. */
+#define PANEL_FUNCTIONS(name, type, index)                                                         \
+    void float_pack_##name(void *packed, const void *rows, int n, int k, int n0, int n1)           \
+    {                                                                                              \
+        const char *row = rows;                                                                    \
+        for (int c0 = n0; c0 < n1; c0 += PANEL_COLUMNS) {                                          \
+            type *panel = (type *)packed + (size_t)c0 * (size_t)float_panel_k(k);                  \
+            memset(panel, 0, float_panel_bytes(k, sizeof(type)));                                  \
+            for (int j = 0; j < PANEL_COLUMNS && c0 + j < n; j++, row += (size_t)k * sizeof(type)) \
+                for (int i = 0; i < k; i++)                                                        \
+                    memcpy(panel + index(i, j), row + (size_t)i * sizeof(type), sizeof(type));     \
+        }                                                                                          \
+    }                                                                                              \
+                                                                                                   \
+    void float_unpack_##name(void *rows, const void *packed, int n, int k, int n0, int n1)         \
+    {                                                                                              \
+        char *row = rows;                                                                          \
+        for (int c0 = n0; c0 < n1; c0 += PANEL_COLUMNS) {                                          \
+            const type *panel = (const type *)packed + (size_t)c0 * (size_t)float_panel_k(k);      \
+            for (int j = 0; j < PANEL_COLUMNS && c0 + j < n; j++, row += (size_t)k * sizeof(type)) \
+                for (int i = 0; i < k; i++)                                                        \
+                    memcpy(row + (size_t)i * sizeof(type), panel + index(i, j), sizeof(type));     \
+        }                                                                                          \
+    }
+
+PANEL_FUNCTIONS(f32, uint32_t, plain_index)
+PANEL_FUNCTIONS(f16, uint16_t, plain_index)
+PANEL_FUNCTIONS(bf16, uint16_t, paired_index)
+
+void float_copy_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+{
+    for (int i = 0; i < m; i++)
+        memcpy((char *)a + (size_t)i * a_stride, x + (size_t)i * ldx, (size_t)k * sizeof(float));
+}
