@@ -34,6 +34,7 @@ void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags)
 #if defined(__x86_64__)
     override(set->packed, avx2_q_kernels, cpu_flags);
     override(set->packed, avx_vnni_q_kernels, cpu_flags);
+    override(set->packed, avx512_q_kernels, cpu_flags);
 #endif
     override(set->mapped, scalar_mapped_kernels, cpu_flags);
     scalar_row_ops(&set->rows);

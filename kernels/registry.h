@@ -12,6 +12,7 @@
 const struct gemm_kernel *scalar_q_kernels(size_t *count);
 const struct gemm_kernel *avx2_q_kernels(size_t *count);
 const struct gemm_kernel *avx_vnni_q_kernels(size_t *count);
+const struct gemm_kernel *avx512_q_kernels(size_t *count);
 const struct gemm_kernel *scalar_float_kernels(size_t *count);
 const struct gemm_kernel *scalar_mapped_kernels(size_t *count);
 void scalar_row_ops(struct row_ops *ops);

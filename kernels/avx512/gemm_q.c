@@ -1,0 +1,305 @@
+/* Products of packed codes and 8-bit activations with AVX-512 VNNI: a vector of a unit is one
+ * register of 16 columns x 4 k, and an instruction adds 16 dot products of four.
+ *
+ * As in kernels/avx2/gemm_q.h a chunk of a panel is unpacked once into L1 and MR rows at a time are
+ * multiplied with it; codes are always unsigned, their offset is part of `zero`. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/avx2/quantize.h"
+#include "kernels/registry.h"
+#include "kernels/unit.h"
+
+enum { MR = 8, CHUNK_UNITS = 8 };
+
+struct unit {
+    uint8_t codes[UNIT_VECTORS][VECTOR_BYTES];
+    float scale[2][PANEL_COLUMNS]; /* [half of k]; the second only where the halves differ */
+    float zero[2][PANEL_COLUMNS];
+};
+
+/* Constants of an instantiation. */
+struct traits {
+    uint32_t block_id;
+    int bits, block_k;
+    bool halves; /* the halves of a unit have scales of their own */
+    int offset;  /* unsigned code - value */
+};
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE struct traits traits_of(uint32_t block_id, int bits, int block_k)
+{
+    bool wide = bits == 8 || block_id == BLOCK_IQ4_NL || block_id == BLOCK_IQ4_XS;
+    int offset = wide ? 128 : block_id == BLOCK_MXFP4 ? 12 : unit_offset(block_id);
+    return (struct traits){block_id, bits, block_k, unit_has_halves(block_id), offset};
+}
+
+/* ---- Unpacking ------------------------------------------------------------------------------- */
+
+INLINE __m512i load_vector(const uint8_t *planes, int vector)
+{
+    return _mm512_loadu_si512(planes + VECTOR_BYTES * vector);
+}
+
+/* The stored codes of a vector as unsigned bytes. */
+INLINE __m512i load_codes(const uint8_t *planes, int bits, int vector)
+{
+    __m512i codes = _mm512_setzero_si512();
+    int shift = 0;
+    if (bits == 8)
+        return load_vector(planes, vector);
+    if (bits >= 4) {
+        __m512i raw = load_vector(planes, vector % 4);
+        codes = _mm512_and_si512(vector >= 4 ? _mm512_srli_epi16(raw, 4) : raw,
+                                 _mm512_set1_epi8(15));
+        planes += 4 * VECTOR_BYTES;
+        shift = 4;
+    }
+    if (bits - shift >= 2) {
+        __m512i raw = _mm512_srli_epi16(load_vector(planes, vector / 4), vector % 4 * 2);
+        __m512i two = _mm512_and_si512(raw, _mm512_set1_epi8(3));
+        codes = _mm512_or_si512(codes, _mm512_slli_epi16(two, shift));
+        planes += 2 * VECTOR_BYTES;
+        shift += 2;
+    }
+    if (bits - shift == 1) {
+        __m512i one = _mm512_and_si512(_mm512_srli_epi16(load_vector(planes, 0), vector),
+                                       _mm512_set1_epi8(1));
+        codes = _mm512_or_si512(codes, _mm512_slli_epi16(one, shift));
+    }
+    return codes;
+}
+
+/* From stored codes to unsigned ones: value + offset. */
+INLINE __m512i map_codes(__m512i codes, const struct traits t)
+{
+    const int8_t *table = unit_table(t.block_id);
+    if (table) {
+        __m128i values = _mm_loadu_si128((const __m128i *)table);
+        codes = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), codes);
+    }
+    return table || t.bits == 8 ? _mm512_add_epi8(codes, _mm512_set1_epi8((char)t.offset)) : codes;
+}
+
+INLINE __m512 load_halves(const uint8_t *head, int index)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(head + 32 * index)));
+}
+
+INLINE __m512 load_bytes(const uint8_t *bytes, bool is_signed)
+{
+    __m128i raw = _mm_loadu_si128((const __m128i *)bytes);
+    return _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(raw) : _mm512_cvtepu8_epi32(raw));
+}
+
+INLINE __m512 load_nibbles(const uint8_t *bytes, int shift)
+{
+    __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)bytes));
+    return _mm512_cvtepi32_ps(
+        _mm512_and_si512(_mm512_srli_epi32(wide, (unsigned)shift), _mm512_set1_epi32(15)));
+}
+
+/* 2^(e - 128): the float with exponent field e - 1, subnormal for e = 0 and 1. */
+INLINE __m512 load_exponents(const uint8_t *bytes)
+{
+    __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)bytes));
+    __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    __m512i tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+    __mmask16 is_tiny = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+    return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_tiny, tiny));
+}
+
+/* Scale and minimum (weight = scale * value - minimum) of half `h` of unit `u`. */
+INLINE void load_scales(const struct traits t, const uint8_t *head, int u, int h, __m512 *scale,
+                        __m512 *minimum)
+{
+    *minimum = _mm512_setzero_ps();
+    switch (t.block_id) {
+    case BLOCK_Q4_1:
+    case BLOCK_Q5_1:
+        *scale = load_halves(head, 0);
+        *minimum = _mm512_sub_ps(*minimum, load_halves(head, 1));
+        break;
+    case BLOCK_Q4_K:
+    case BLOCK_Q5_K:
+        *scale = _mm512_mul_ps(load_halves(head, 0), load_bytes(head + 64 + 16 * u, false));
+        *minimum = _mm512_mul_ps(load_halves(head, 1), load_bytes(head + 64 + 16 * (8 + u), false));
+        break;
+    case BLOCK_Q2_K:
+        *scale = _mm512_mul_ps(load_halves(head, 0), load_nibbles(head + 64 + 16 * (2 * u + h), 0));
+        *minimum =
+            _mm512_mul_ps(load_halves(head, 1), load_nibbles(head + 64 + 16 * (2 * u + h), 4));
+        break;
+    case BLOCK_Q3_K:
+    case BLOCK_Q6_K:
+        *scale = _mm512_mul_ps(load_halves(head, 0), load_bytes(head + 32 + 16 * (2 * u + h), true));
+        break;
+    case BLOCK_IQ4_XS:
+        *scale = _mm512_mul_ps(load_halves(head, 0), load_bytes(head + 32 + 16 * u, true));
+        break;
+    case BLOCK_MXFP4:
+        *scale = load_exponents(head);
+        break;
+    default:
+        *scale = load_halves(head, 0);
+        break;
+    }
+}
+
+INLINE void unpack_unit(struct unit *unit, const struct traits t, const uint8_t *planes,
+                        const uint8_t *head, int u)
+{
+    for (int v = 0; v < UNIT_VECTORS; v++)
+        _mm512_store_si512(unit->codes[v], map_codes(load_codes(planes, t.bits, v), t));
+    for (int h = 0; h < 1 + t.halves; h++) {
+        __m512 scale, minimum;
+        load_scales(t, head, u, h, &scale, &minimum);
+        _mm512_store_ps(unit->scale[h], scale);
+        _mm512_store_ps(unit->zero[h],
+                        _mm512_fmadd_ps(scale, _mm512_set1_ps((float)t.offset), minimum));
+    }
+}
+
+/* ---- The micro-kernel: MR rows x 16 columns x one unit --------------------------------------- */
+
+INLINE __m512i broadcast_4(const int8_t *x)
+{
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+/* Sum of x over 16 k. */
+INLINE float half_sum(const int8_t *x)
+{
+    __m128i v = _mm_loadu_si128((const __m128i *)x);
+    __m128i fours = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), v);
+    fours = _mm_add_epi32(fours, _mm_shuffle_epi32(fours, 0x4e));
+    fours = _mm_add_epi32(fours, _mm_shuffle_epi32(fours, 0xb1));
+    return (float)_mm_cvtsi128_si32(fours);
+}
+
+INLINE void multiply_unit(const struct traits t, const struct unit *unit, const int8_t *const x[MR],
+                          const float *const x_scale[MR], const float *const x_sum[MR], int u,
+                          int rows, __m512 acc[MR])
+{
+    const int vectors = t.halves ? UNIT_VECTORS / 2 : UNIT_VECTORS;
+    for (int h = 0; h < 1 + t.halves; h++) {
+        __m512i sums[MR];
+        for (int r = 0; r < rows; r++)
+            sums[r] = _mm512_setzero_si512();
+        for (int v = h * vectors; v < (h + 1) * vectors; v++) {
+            __m512i codes = _mm512_load_si512(unit->codes[v]);
+            for (int r = 0; r < rows; r++)
+                sums[r] = _mm512_dpbusd_epi32(sums[r], codes,
+                                              broadcast_4(x[r] + UNIT_K * u + 4 * v));
+        }
+        const __m512 scale = _mm512_load_ps(unit->scale[h]), zero = _mm512_load_ps(unit->zero[h]);
+        for (int r = 0; r < rows; r++) {
+            float sum = t.halves ? x_scale[r][u] * half_sum(x[r] + UNIT_K * u + 16 * h)
+                                 : x_sum[r][u];
+            __m512 dot = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r]), _mm512_set1_ps(x_scale[r][u]));
+            acc[r] = _mm512_fmadd_ps(dot, scale, acc[r]);
+            acc[r] = _mm512_fnmadd_ps(_mm512_set1_ps(sum), zero, acc[r]);
+        }
+    }
+}
+
+/* ---- Panels ---------------------------------------------------------------------------------- */
+
+/* `rows` (1 .. MR) rows times a chunk of n_units, added to C [rows, columns] (set by the first). */
+INLINE void multiply_rows(const struct gemm_args *g, const struct traits t,
+                          const struct unit *units, int first_unit, int n_units, int row, int rows,
+                          float *c, __mmask16 columns)
+{
+    const int8_t *x[MR];
+    const float *x_scale[MR], *x_sum[MR];
+    __m512 acc[MR];
+    for (int r = 0; r < rows; r++) {
+        const int8_t *base = (const int8_t *)g->a + (size_t)(row + r) * g->a_stride;
+        x[r] = base + UNIT_K * first_unit;
+        x_scale[r] = (const float *)(base + act_q8_scale_offset((size_t)g->k)) + first_unit;
+        x_sum[r] = (const float *)(base + act_q8_sum_offset((size_t)g->k)) + first_unit;
+        acc[r] = first_unit == 0 ? _mm512_setzero_ps()
+                                 : _mm512_maskz_loadu_ps(columns, c + (size_t)r * g->ldc);
+    }
+    for (int u = 0; u < n_units; u++)
+        multiply_unit(t, &units[u], x, x_scale, x_sum, u, rows, acc);
+    for (int r = 0; r < rows; r++)
+        _mm512_mask_storeu_ps(c + (size_t)r * g->ldc, columns, acc[r]);
+}
+
+INLINE void multiply_chunk(const struct gemm_args *g, const struct traits t,
+                           const struct unit *units, int first_unit, int n_units, float *c,
+                           __mmask16 columns)
+{
+    int i = 0;
+    for (; i + MR <= g->m; i += MR, c += MR * g->ldc)
+        multiply_rows(g, t, units, first_unit, n_units, i, MR, c, columns);
+    for (; i + 4 <= g->m; i += 4, c += 4 * g->ldc)
+        multiply_rows(g, t, units, first_unit, n_units, i, 4, c, columns);
+    for (; i < g->m; i++, c += g->ldc)
+        multiply_rows(g, t, units, first_unit, n_units, i, 1, c, columns);
+}
+
+INLINE void gemm_type(const struct gemm_args *g, const struct traits t)
+{
+    struct unit *units = g->scratch;
+    const struct panel_format *format = panel_format_find(t.block_id);
+    const int units_in_block = t.block_k / UNIT_K, n_units = g->k / UNIT_K;
+    const int unit_bytes = t.bits * VECTOR_BYTES;
+    for (int j = g->n0; j < g->n1; j += PANEL_COLUMNS) {
+        const uint8_t *codes =
+            (const uint8_t *)g->w + (size_t)(j / PANEL_COLUMNS) * panel_bytes(format, g->k);
+        const uint8_t *heads = codes + panel_codes_bytes(format, g->k);
+        int left = g->n1 - j;
+        __mmask16 columns = (__mmask16)(left < PANEL_COLUMNS ? (1 << left) - 1 : 0xffff);
+        for (int first = 0; first < n_units; first += CHUNK_UNITS) {
+            int count = n_units - first < CHUNK_UNITS ? n_units - first : CHUNK_UNITS;
+            for (int u = first; u < first + count; u++)
+                unpack_unit(&units[u - first], t, codes + (size_t)u * (size_t)unit_bytes,
+                            heads + (size_t)(u / units_in_block) * (size_t)format->head_bytes,
+                            u % units_in_block);
+            multiply_chunk(g, t, units, first, count, g->c + (j - g->n0), columns);
+        }
+    }
+}
+
+/* ---- Records --------------------------------------------------------------------------------- */
+
+static size_t scratch_bytes(int k)
+{
+    return CHUNK_UNITS * sizeof(struct unit);
+}
+
+#define CODE_BITS(X)                                                                               \
+    X(Q4_0, 4, 32) X(Q4_1, 4, 32) X(Q5_0, 5, 32) X(Q5_1, 5, 32) X(Q8_0, 8, 32) X(Q2_K, 2, 256)     \
+    X(Q3_K, 3, 256) X(Q4_K, 4, 256) X(Q5_K, 5, 256) X(Q6_K, 6, 256) X(IQ4_NL, 4, 32)               \
+    X(IQ4_XS, 4, 256) X(MXFP4, 4, 32)
+
+#define DEFINE_GEMM(type, bits, block_k)                                                           \
+    static void gemm_##type(const struct gemm_args *args)                                          \
+    {                                                                                              \
+        gemm_type(args, traits_of(BLOCK_##type, bits, block_k));                                   \
+    }
+CODE_BITS(DEFINE_GEMM)
+
+#define RECORD(type, bits, block_k)                                                                \
+    {.name = "avx512 " #type,                                                                      \
+     .cpu_flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI,                                         \
+     .block_id = BLOCK_##type,                                                                     \
+     .act_format = ACT_Q8,                                                                         \
+     .mr = MR,                                                                                     \
+     .nr = PANEL_COLUMNS,                                                                          \
+     .kr = 4,                                                                                      \
+     .quantize_rows = avx2_quantize_rows,                                                          \
+     .scratch_bytes = scratch_bytes,                                                               \
+     .gemm = gemm_##type},
+
+const struct gemm_kernel *avx512_q_kernels(size_t *count)
+{
+    static const struct gemm_kernel kernels[] = {CODE_BITS(RECORD)};
+    *count = sizeof kernels / sizeof kernels[0];
+    return kernels;
+}
