@@ -2,6 +2,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine.h"
 #include "text/template.h"
@@ -112,7 +113,9 @@ static int make_variables(const tsr_engine *engine, const struct tsr_chat *chat,
         status = parse_json(chat->variables_json, "variables", false, &own, error);
     if (status)
         return status;
-    stored = stored &&
+    /* The clock is the one thing that a prompt may depend on besides its arguments: templates that
+     * tell the model the date ask for it (strftime_now). */
+    stored = stored && json_object_set_new(variables, "now", json_integer(time(NULL))) == 0 &&
              json_object_set_new(variables, "add_generation_prompt",
                                  json_boolean(chat->add_generation_prompt)) == 0 &&
              json_object_set_new(variables, "bos_token",

@@ -129,6 +129,12 @@ void generate(struct generation *generation, const int32_t *ids, size_t n)
     tsr_detokenizer *stream = NULL;
     if (code == TSR_OK)
         code = tsr_detokenizer_open(generation->engine, false, &stream);
+    /* The text goes on from the prompt: a stream that has just begun would drop the space before
+     * the first word of a SentencePiece model. */
+    const char *seen;
+    size_t seen_len;
+    if (code == TSR_OK)
+        code = tsr_detokenizer_push(stream, ids[n - 1], &seen, &seen_len);
     if (code == TSR_OK) {
         draw(generation, stream);
         const char *text;
