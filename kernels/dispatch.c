@@ -35,6 +35,8 @@ void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags)
     override(set->packed, avx2_q_kernels, cpu_flags);
     override(set->packed, avx_vnni_q_kernels, cpu_flags);
     override(set->packed, avx512_q_kernels, cpu_flags);
+    override(set->packed, amx_q_kernels_avx2, cpu_flags);
+    override(set->packed, amx_q_kernels_avx512, cpu_flags);
 #endif
     override(set->mapped, scalar_mapped_kernels, cpu_flags);
     scalar_row_ops(&set->rows);

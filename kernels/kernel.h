@@ -90,8 +90,11 @@ enum cpu_flag {
  * ACT_Q8: blocks of 32, x ~ scale * q with q in [-127, 127], scale = max|x| / 127.
  *         A row of k (a multiple of 32) is: int8 q[k], padded to 64 bytes; float scale[k / 32];
  *         float sum[k / 32], where sum = scale * (q[0] + .. + q[31]), exact in int before the
- *         product; the row padded to 64 bytes. */
-enum act_format { ACT_F32, ACT_Q8, ACT_FORMAT_COUNT };
+ *         product; the row padded to 64 bytes.
+ * ACT_BF16: k bf16 (rounded to nearest even), padded with zeros to 64 bytes: operands of tiles.
+ * ACT_BF16_Q8: the row as ACT_BF16, then as ACT_Q8: for kernels that use tiles for many rows and
+ *         integer dot products for few, which is only known when experts have been chosen. */
+enum act_format { ACT_F32, ACT_Q8, ACT_BF16, ACT_BF16_Q8, ACT_FORMAT_COUNT };
 
 static inline size_t act_round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 static inline size_t act_q8_scale_offset(size_t k) { return act_round_up(k, 64); }
@@ -102,9 +105,18 @@ static inline size_t act_q8_sum_offset(size_t k)
 /* Bytes of a row of k activations, a multiple of 64. */
 static inline size_t act_row_bytes(enum act_format format, size_t k)
 {
-    if (format == ACT_Q8)
-        return act_round_up(act_q8_sum_offset(k) + k / 32 * sizeof(float), 64);
-    return act_round_up(k * sizeof(float), 64);
+    size_t bf16 = act_round_up(2 * k, 64);
+    size_t q8 = act_round_up(act_q8_sum_offset(k) + k / 32 * sizeof(float), 64);
+    switch (format) {
+    case ACT_Q8:
+        return q8;
+    case ACT_BF16:
+        return bf16;
+    case ACT_BF16_Q8:
+        return bf16 + q8;
+    default:
+        return act_round_up(k * sizeof(float), 64);
+    }
 }
 
 struct gemm_args {

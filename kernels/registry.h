@@ -13,6 +13,12 @@ const struct gemm_kernel *scalar_q_kernels(size_t *count);
 const struct gemm_kernel *avx2_q_kernels(size_t *count);
 const struct gemm_kernel *avx_vnni_q_kernels(size_t *count);
 const struct gemm_kernel *avx512_q_kernels(size_t *count);
+/* AMX with vector code of either width around the tiles; amx_tile_kernels never leave the tiles,
+ * for tests and measurements. */
+const struct gemm_kernel *amx_q_kernels_avx2(size_t *count);
+const struct gemm_kernel *amx_q_kernels_avx512(size_t *count);
+const struct gemm_kernel *amx_tile_kernels_avx2(size_t *count);
+const struct gemm_kernel *amx_tile_kernels_avx512(size_t *count);
 const struct gemm_kernel *scalar_float_kernels(size_t *count);
 const struct gemm_kernel *scalar_mapped_kernels(size_t *count);
 void scalar_row_ops(struct row_ops *ops);

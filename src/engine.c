@@ -1,10 +1,13 @@
 /* Opening and closing of engines, and the parts of the public API that need no session. */
 #include "engine.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "base/mem.h"
+#include "kernels/amx/emulate.h"
 
 /* ---- Small things ---- */
 
@@ -130,6 +133,11 @@ static int open_weights(tsr_engine *engine, const struct tsr_settings *settings,
     cpu_detect(&cpu);
     int status = cpu_select(&cpu, settings->isa, settings->amx, settings->emulate_tiles,
                             &engine->cpu_flags, error);
+    if (!status && settings->emulate_tiles && engine->cpu_flags & CPU_AMX_TILE) {
+        engine->emulates_tiles = tile_emulator_install() == 0;
+        if (!engine->emulates_tiles)
+            status = error_set(error, TSR_ESYSTEM, "--emulate-tiles: sigaction: %s", strerror(errno));
+    }
     if (!status)
         status = model_open(engine->gguf, &engine->model, error);
     if (status)
@@ -158,6 +166,8 @@ void tsr_engine_close(tsr_engine *engine)
         return;
     weights_free(engine->weights);
     team_destroy(engine->team);
+    if (engine->emulates_tiles)
+        tile_emulator_uninstall();
     plan_free(engine->plan);
     free(engine->kernels);
     model_close(engine->model);

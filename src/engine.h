@@ -19,6 +19,7 @@ struct tsr_engine {
     struct team *team;
     int n_threads, n_threads_batch;
     uint32_t cpu_flags;
+    bool emulates_tiles; /* holds one use of the tile emulator */
     char *name, *arch; /* terminated copies of metadata strings */
     char *chat_template; /* NULL: the model has none */
     tsr_log_fn *log;

@@ -1,0 +1,146 @@
+/* The kernel records of AMX, over the packed layouts that all instruction sets share: many rows go
+ * through bf16 tiles, few through the next lower instruction set's integer dot products over the
+ * same bytes. Packing is the lower instruction sets' (dispatch.c). */
+#include "kernels/amx/dequantize.h"
+#include "kernels/amx/gemm.h"
+#include "kernels/amx/tile.h"
+#include "kernels/registry.h"
+
+#if defined(__AVX512F__)
+#define AMX_RECORD_NAME "amx"
+#define LOWER_KERNELS avx512_q_kernels
+enum { AMX_FLAGS = CPU_AMX_TILE | CPU_AMX_BF16 | CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI };
+#else
+#define AMX_RECORD_NAME "amx+avx2"
+#define LOWER_KERNELS avx2_q_kernels
+enum { AMX_FLAGS = CPU_AMX_TILE | CPU_AMX_BF16 | CPU_AVX2 };
+#endif
+
+/* ---- Filling tiles --------------------------------------------------------------------------- */
+
+AMX_INLINE void fill_codes(uint8_t *tiles, const struct gemm_args *g, int panel_index, int k0,
+                           int k1, int bits, int block_k, uint32_t id)
+{
+    const struct panel_format *format = panel_format_find(id);
+    const uint8_t *panel = (const uint8_t *)g->w + (size_t)panel_index * panel_bytes(format, g->k);
+    const uint8_t *heads = panel + panel_codes_bytes(format, g->k);
+    int units_in_block = block_k / UNIT_K, unit_bytes = bits * VECTOR_BYTES;
+    for (int u = k0 / UNIT_K; u < k1 / UNIT_K; u++, tiles += TILE_BYTES)
+        dequantize_unit(tiles, panel + (size_t)u * (size_t)unit_bytes,
+                        heads + (size_t)(u / units_in_block) * (size_t)format->head_bytes,
+                        u % units_in_block, bits, id);
+}
+
+#define DEFINE_FILL(type, bits, block_k)                                                         \
+    static void fill_##type(uint8_t *tiles, const struct gemm_args *g, int panel, int k0, int k1) \
+    {                                                                                            \
+        fill_codes(tiles, g, panel, k0, k1, bits, block_k, BLOCK_##type);                        \
+    }
+DEFINE_FILL(Q4_0, 4, 32)
+DEFINE_FILL(Q4_1, 4, 32)
+DEFINE_FILL(Q5_0, 5, 32)
+DEFINE_FILL(Q5_1, 5, 32)
+DEFINE_FILL(Q8_0, 8, 32)
+DEFINE_FILL(Q2_K, 2, 256)
+DEFINE_FILL(Q3_K, 3, 256)
+DEFINE_FILL(Q4_K, 4, 256)
+DEFINE_FILL(Q5_K, 5, 256)
+DEFINE_FILL(Q6_K, 6, 256)
+DEFINE_FILL(IQ4_NL, 4, 32)
+DEFINE_FILL(IQ4_XS, 4, 256)
+DEFINE_FILL(MXFP4, 4, 32)
+
+/* From how many rows on tiles are faster than the lower kernel. */
+#define MIN_ROWS_Q4_0 8
+#define MIN_ROWS_Q4_1 8
+#define MIN_ROWS_Q5_0 8
+#define MIN_ROWS_Q5_1 8
+#define MIN_ROWS_Q8_0 8
+#define MIN_ROWS_Q2_K 8
+#define MIN_ROWS_Q3_K 8
+#define MIN_ROWS_Q4_K 8
+#define MIN_ROWS_Q5_K 8
+#define MIN_ROWS_Q6_K 8
+#define MIN_ROWS_IQ4_NL 8
+#define MIN_ROWS_IQ4_XS 8
+#define MIN_ROWS_MXFP4 8
+
+/* ---- Few rows -------------------------------------------------------------------------------- */
+
+/* The kernel of the next lower instruction set for the same packed bytes; its rows are ACT_Q8. */
+static const struct gemm_kernel *lower_kernel(uint32_t block_id)
+{
+    size_t count;
+    const struct gemm_kernel *kernels = LOWER_KERNELS(&count);
+    for (size_t i = 0; i < count; i++)
+        if (kernels[i].block_id == block_id)
+            return &kernels[i];
+    return NULL;
+}
+
+static void gemm_mixed(const struct gemm_args *g, uint32_t block_id, int min_rows,
+                       tile_filler *fill)
+{
+    if (g->m >= min_rows) {
+        AMX_NAME(tile_gemm)(g, fill);
+        return;
+    }
+    struct gemm_args few = *g;
+    few.a = (const uint8_t *)g->a + act_row_bytes(ACT_BF16, (size_t)g->k);
+    lower_kernel(block_id)->gemm(&few);
+}
+
+static void quantize_both(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+{
+    AMX_NAME(tile_quantize_rows)(a, a_stride, x, ldx, m, k);
+    lower_kernel(BLOCK_Q4_0)->quantize_rows((uint8_t *)a + act_row_bytes(ACT_BF16, (size_t)k),
+                                            a_stride, x, ldx, m, k);
+}
+
+/* ---- Records --------------------------------------------------------------------------------- */
+
+#define DEFINE_KERNEL(type)                                                                      \
+    static size_t scratch_##type(int k)                                                          \
+    {                                                                                            \
+        size_t few = lower_kernel(BLOCK_##type)->scratch_bytes(k);                               \
+        size_t many = AMX_NAME(tile_gemm_scratch)(k);                                            \
+        return few > many ? few : many;                                                          \
+    }                                                                                            \
+    static void gemm_tiles_##type(const struct gemm_args *g)                                     \
+    {                                                                                            \
+        AMX_NAME(tile_gemm)(g, fill_##type);                                                     \
+    }                                                                                            \
+    static void gemm_##type(const struct gemm_args *g)                                           \
+    {                                                                                            \
+        gemm_mixed(g, BLOCK_##type, MIN_ROWS_##type, fill_##type);                               \
+    }
+PACKED_CODE_TYPES(DEFINE_KERNEL)
+
+#define RECORD(type, suffix, format, quantize, product)                                          \
+    {.name = AMX_RECORD_NAME " " #type suffix,                                                   \
+     .cpu_flags = AMX_FLAGS,                                                                     \
+     .block_id = BLOCK_##type,                                                                   \
+     .act_format = format,                                                                       \
+     .mr = 2 * TILE_ROWS,                                                                        \
+     .nr = 2 * PANEL_COLUMNS,                                                                    \
+     .kr = 4,                                                                                    \
+     .quantize_rows = quantize,                                                                  \
+     .scratch_bytes = scratch_##type,                                                            \
+     .gemm = product},
+#define MIXED_RECORD(type) RECORD(type, "", ACT_BF16_Q8, quantize_both, gemm_##type)
+#define TILES_RECORD(type)                                                                       \
+    RECORD(type, " tiles", ACT_BF16, AMX_NAME(tile_quantize_rows), gemm_tiles_##type)
+
+const struct gemm_kernel *AMX_NAME(amx_q_kernels)(size_t *count)
+{
+    static const struct gemm_kernel kernels[] = {PACKED_CODE_TYPES(MIXED_RECORD)};
+    *count = sizeof kernels / sizeof kernels[0];
+    return kernels;
+}
+
+const struct gemm_kernel *AMX_NAME(amx_tile_kernels)(size_t *count)
+{
+    static const struct gemm_kernel kernels[] = {PACKED_CODE_TYPES(TILES_RECORD)};
+    *count = sizeof kernels / sizeof kernels[0];
+    return kernels;
+}

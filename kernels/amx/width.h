@@ -1,0 +1,121 @@
+/* Vectors of AMX_LANES 32-bit lanes, 16 (AVX-512) or 8 (AVX2), so that the code around the tile
+ * instructions is written once and also runs, under the tile emulator, on CPUs without AVX-512. */
+#ifndef TESSERA_AMX_WIDTH_H
+#define TESSERA_AMX_WIDTH_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#if defined(__AVX512F__)
+
+enum { AMX_LANES = 16 };
+typedef __m512 vec_f32;
+typedef __m512i vec_i32;
+#define AMX_NAME(name) name##_avx512
+
+static inline vec_i32 vi_load(const void *p) { return _mm512_loadu_si512(p); }
+static inline void vi_store(void *p, vec_i32 x) { _mm512_storeu_si512(p, x); }
+static inline vec_i32 vi_set1(uint32_t x) { return _mm512_set1_epi32((int)x); }
+static inline vec_i32 vi_and(vec_i32 x, vec_i32 y) { return _mm512_and_si512(x, y); }
+static inline vec_i32 vi_xor(vec_i32 x, vec_i32 y) { return _mm512_xor_si512(x, y); }
+static inline vec_i32 vi_add(vec_i32 x, vec_i32 y) { return _mm512_add_epi32(x, y); }
+static inline vec_i32 vi_shl(vec_i32 x, int n) { return _mm512_slli_epi32(x, (unsigned)n); }
+static inline vec_i32 vi_shr(vec_i32 x, int n) { return _mm512_srli_epi32(x, (unsigned)n); }
+/* (x & mask) | y */
+static inline vec_i32 vi_and_or(vec_i32 x, vec_i32 mask, vec_i32 y)
+{
+    return _mm512_ternarylogic_epi32(x, mask, y, 0xea);
+}
+/* Bytes of the 16-byte table at the indices (0..15) in the bytes of x. */
+static inline vec_i32 vi_lookup(const uint8_t table[16], vec_i32 x)
+{
+    __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table));
+    return _mm512_shuffle_epi8(t, x);
+}
+static inline vec_f32 vf_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline vec_f32 vf_set1(float x) { return _mm512_set1_ps(x); }
+static inline vec_f32 vf_mul(vec_f32 x, vec_f32 y) { return _mm512_mul_ps(x, y); }
+static inline vec_f32 vf_fma(vec_f32 x, vec_f32 y, vec_f32 z) { return _mm512_fmadd_ps(x, y, z); }
+static inline vec_f32 vf_fnma(vec_f32 x, vec_f32 y, vec_f32 z) { return _mm512_fnmadd_ps(x, y, z); }
+static inline vec_f32 vf_of_bits(vec_i32 x) { return _mm512_castsi512_ps(x); }
+static inline vec_i32 vf_bits(vec_f32 x) { return _mm512_castps_si512(x); }
+static inline vec_f32 vf_from_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline vec_i32 vi_from_u8(const void *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+static inline vec_i32 vi_from_i8(const void *p)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+static inline vec_f32 vf_from_i32(vec_i32 x) { return _mm512_cvtepi32_ps(x); }
+/* The low words of the lanes, side by side. */
+static inline void vi_store_low_words(void *p, vec_i32 x)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(x));
+}
+
+#else
+
+enum { AMX_LANES = 8 };
+typedef __m256 vec_f32;
+typedef __m256i vec_i32;
+#define AMX_NAME(name) name##_avx2
+
+static inline vec_i32 vi_load(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
+static inline void vi_store(void *p, vec_i32 x) { _mm256_storeu_si256((__m256i *)p, x); }
+static inline vec_i32 vi_set1(uint32_t x) { return _mm256_set1_epi32((int)x); }
+static inline vec_i32 vi_and(vec_i32 x, vec_i32 y) { return _mm256_and_si256(x, y); }
+static inline vec_i32 vi_xor(vec_i32 x, vec_i32 y) { return _mm256_xor_si256(x, y); }
+static inline vec_i32 vi_add(vec_i32 x, vec_i32 y) { return _mm256_add_epi32(x, y); }
+static inline vec_i32 vi_shl(vec_i32 x, int n) { return _mm256_slli_epi32(x, n); }
+static inline vec_i32 vi_shr(vec_i32 x, int n) { return _mm256_srli_epi32(x, n); }
+static inline vec_i32 vi_and_or(vec_i32 x, vec_i32 mask, vec_i32 y)
+{
+    return _mm256_or_si256(_mm256_and_si256(x, mask), y);
+}
+static inline vec_i32 vi_lookup(const uint8_t table[16], vec_i32 x)
+{
+    __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+    return _mm256_shuffle_epi8(t, x);
+}
+static inline vec_f32 vf_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline vec_f32 vf_set1(float x) { return _mm256_set1_ps(x); }
+static inline vec_f32 vf_mul(vec_f32 x, vec_f32 y) { return _mm256_mul_ps(x, y); }
+static inline vec_f32 vf_fma(vec_f32 x, vec_f32 y, vec_f32 z) { return _mm256_fmadd_ps(x, y, z); }
+static inline vec_f32 vf_fnma(vec_f32 x, vec_f32 y, vec_f32 z) { return _mm256_fnmadd_ps(x, y, z); }
+static inline vec_f32 vf_of_bits(vec_i32 x) { return _mm256_castsi256_ps(x); }
+static inline vec_i32 vf_bits(vec_f32 x) { return _mm256_castps_si256(x); }
+static inline vec_f32 vf_from_f16(const void *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+static inline vec_i32 vi_from_u8(const void *p)
+{
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+static inline vec_i32 vi_from_i8(const void *p)
+{
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+static inline vec_f32 vf_from_i32(vec_i32 x) { return _mm256_cvtepi32_ps(x); }
+static inline void vi_store_low_words(void *p, vec_i32 x)
+{
+    __m128i low = _mm256_castsi256_si128(x), high = _mm256_extracti128_si256(x, 1);
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(low, high));
+}
+
+#endif
+
+/* Words (bf16 of x, bf16 of y), x in the lower half; rounded to nearest, halves away from zero. */
+static inline vec_i32 vf_pack_bf16(vec_f32 x, vec_f32 y)
+{
+    vec_i32 half = vi_set1(0x8000), high = vi_set1(0xffff0000);
+    vec_i32 low = vi_shr(vi_add(vf_bits(x), half), 16);
+    return vi_and_or(vi_add(vf_bits(y), half), high, low);
+}
+
+#endif
