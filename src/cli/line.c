@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <wchar.h>
 
 enum { HISTORY_SIZE = 1000 };
 
@@ -75,7 +76,8 @@ static bool open_editor(struct line_reader *reader)
     el_set(reader->edit, EL_HIST, history, reader->history);
     /* While a line is edited, Ctrl-C is a key like any other and drops the line. */
     el_set(reader->edit, EL_SETTY, "-d", "-isig", NULL);
-    el_set(reader->edit, EL_ADDFN, "drop-line", "drops the line", on_interrupt);
+    /* The wide form keeps the pointers; the other copies the strings and never frees them. */
+    el_wset(reader->edit, EL_ADDFN, L"drop-line", L"drops the line", on_interrupt);
     el_set(reader->edit, EL_BIND, "^C", "drop-line", NULL);
     history(reader->history, &event, H_SETSIZE, HISTORY_SIZE);
     history(reader->history, &event, H_SETUNIQUE, 1);
