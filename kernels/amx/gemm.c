@@ -1,11 +1,12 @@
 /* Products on bf16 tiles.
  *
- *   for each pair of panels (32 columns)
- *     for each chunk of CHUNK_K k
- *       bring both panels' weights into tiles in scratch: 32 KiB, which stay in L1 across all rows
+ *   for each chunk of CHUNK_K k
+ *     for each pair of panels (32 columns): a job
  *       for each block of 32 rows
- *         2 x 2 tiles of C, in registers, += A (from L2, row by row) * B (from L1)
+ *         2 x 2 tiles of C, in registers, += A (from L2, row by row) * B (tiles in L1)
  *
+ * The tiles of a job are brought into scratch while the job before it is computed: a few tiles are
+ * filled after every few steps of products, so that vector and tile units work at the same time.
  * Between chunks the tiles of C rest in C itself. Edges in rows and columns are shapes of the tile
  * configuration, so that nothing is read or written outside, and short tiles take less time. */
 #include "kernels/amx/gemm.h"
@@ -17,8 +18,7 @@
 
 enum {
     COLUMNS = 16, /* of a panel and of a tile */
-    CHUNK_TILES = CHUNK_K / TILE_K,
-    PANEL_SCRATCH = CHUNK_TILES * TILE_BYTES,
+    GROUP = 4, /* steps of depth in one go */
 };
 
 /* Rows and columns of the block of C in tiles: C00 C01 C10 C11 are tiles 0 to 3, A0 A1 4 and 5,
@@ -84,18 +84,34 @@ static inline void advance(struct operands *o, int steps)
     }
 }
 
+/* GROUP steps, or fewer. */
 #define DEFINE_STEPS(shape)                                                                      \
-    static void steps_##shape(struct operands o, int n)                                          \
+    static void steps_##shape(struct operands *o, int n)                                         \
     {                                                                                            \
-        for (; n >= 4; n -= 4, advance(&o, 4))                                                   \
-            RUN_STEPS(STEP_##shape(0) STEP_##shape(1) STEP_##shape(2) STEP_##shape(3), &o);      \
-        for (; n > 0; n--, advance(&o, 1))                                                       \
-            RUN_STEPS(STEP_##shape(0), &o);                                                      \
+        if (n == GROUP) {                                                                        \
+            RUN_STEPS(STEP_##shape(0) STEP_##shape(1) STEP_##shape(2) STEP_##shape(3), o);       \
+            advance(o, GROUP);                                                                   \
+            return;                                                                              \
+        }                                                                                        \
+        for (; n > 0; n--, advance(o, 1))                                                        \
+            RUN_STEPS(STEP_##shape(0), o);                                                       \
     }
 DEFINE_STEPS(11)
 DEFINE_STEPS(12)
 DEFINE_STEPS(21)
 DEFINE_STEPS(22)
+
+static inline void run_steps(struct block_shape shape, struct operands *o, int n)
+{
+    if (shape.rows[1] && shape.columns[1])
+        steps_22(o, n);
+    else if (shape.rows[1])
+        steps_21(o, n);
+    else if (shape.columns[1])
+        steps_12(o, n);
+    else
+        steps_11(o, n);
+}
 
 /* C[i][j] of the block at `c`, 16 rows or columns apart, kept or started at zero. */
 static void load_c(struct block_shape shape, const float *c, size_t ldc, bool first)
@@ -136,24 +152,56 @@ static void store_c(struct block_shape shape, float *c, size_t ldc)
         TILE_STORE(3, below + COLUMNS, stride);
 }
 
-static void block_product(struct block_shape shape, const struct operands *o, int steps, float *c,
-                          size_t ldc, bool first)
-{
-    load_c(shape, c, ldc, first);
-    if (shape.rows[1] && shape.columns[1])
-        steps_22(*o, steps);
-    else if (shape.rows[1])
-        steps_21(*o, steps);
-    else if (shape.columns[1])
-        steps_12(*o, steps);
-    else
-        steps_11(*o, steps);
-    store_c(shape, c, ldc);
-}
-
-/* ---- All blocks ------------------------------------------------------------------------------ */
+/* ---- Jobs: a pair of panels, a chunk of k ---------------------------------------------------- */
 
 static int least(int x, int y) { return x < y ? x : y; }
+static int divide_up(int x, int y) { return (x + y - 1) / y; }
+
+struct job {
+    int j, k0, k1; /* columns from j, k0 <= k < k1 */
+    int panels;    /* 1 or 2 */
+    int steps;     /* tiles of depth */
+};
+
+static struct job job_at(const struct gemm_args *g, int j, int k0)
+{
+    int k1 = least(k0 + CHUNK_K, g->k);
+    return (struct job){j, k0, k1, g->n1 - j > COLUMNS ? 2 : 1, divide_up(k1 - k0, TILE_K)};
+}
+
+static struct job next_job(const struct gemm_args *g, const struct job *job)
+{
+    bool wraps = job->j + 2 * COLUMNS >= g->n1;
+    return wraps ? job_at(g, g->n0, job->k0 + CHUNK_K) : job_at(g, job->j + 2 * COLUMNS, job->k0);
+}
+
+/* The tiles of a job on their way into scratch: those of the first panel, then of the second. */
+struct filling {
+    struct job job;
+    uint8_t *tiles;
+    int done, total;
+};
+
+static void fill_some(struct filling *f, const struct gemm_args *g,
+                      const struct tile_source *source, int count)
+{
+    count = least(count, f->total - f->done);
+    while (count > 0) {
+        int panel = f->done / f->job.steps, step = f->done % f->job.steps;
+        int n = least(count, f->job.steps - step), k0 = f->job.k0 + step * TILE_K;
+        source->fill(f->tiles + f->done * TILE_BYTES, g, f->job.j / COLUMNS + panel, k0,
+                     least(k0 + n * TILE_K, f->job.k1));
+        f->done += n;
+        count -= n;
+    }
+}
+
+static struct filling start_filling(const struct gemm_args *g, const struct tile_source *source,
+                                    struct job job, uint8_t *tiles)
+{
+    bool needed = job.k0 < g->k && !source->in_place;
+    return (struct filling){job, tiles, 0, needed ? job.panels * job.steps : 0};
+}
 
 static void split_in_two(uint8_t parts[2], int n)
 {
@@ -161,39 +209,62 @@ static void split_in_two(uint8_t parts[2], int n)
     parts[1] = (uint8_t)least(n - parts[0], COLUMNS);
 }
 
-size_t AMX_NAME(tile_gemm_scratch)(int k)
+/* All rows of a job, filling the tiles of the next one meanwhile. */
+static void run_job(const struct gemm_args *g, const struct tile_source *source,
+                    const struct job *job, const uint8_t *b[2], struct block_shape *configured,
+                    struct filling *next)
 {
-    return (size_t)(least(k, CHUNK_K) + TILE_K - 1) / TILE_K * TILE_BYTES * 2;
+    int pauses = divide_up(g->m, 2 * TILE_ROWS) * divide_up(job->steps, GROUP);
+    int fill_count = divide_up(next->total, pauses);
+    struct block_shape shape;
+    split_in_two(shape.columns, g->n1 - job->j);
+    for (int i = 0; i < g->m; i += 2 * TILE_ROWS) {
+        split_in_two(shape.rows, g->m - i);
+        if (memcmp(&shape, configured, sizeof shape))
+            configure(shape);
+        *configured = shape;
+        const uint8_t *a = (const uint8_t *)g->a + (size_t)i * g->a_stride + 2 * job->k0;
+        struct operands o = {.a = {a, a + TILE_ROWS * g->a_stride},
+                             .a_stride = (ptrdiff_t)g->a_stride,
+                             .b = {b[0], b[1]}};
+        float *c = g->c + (size_t)i * g->ldc + (job->j - g->n0);
+        load_c(shape, c, g->ldc, job->k0 == 0);
+        for (int step = 0; step < job->steps; step += GROUP) {
+            run_steps(shape, &o, least(GROUP, job->steps - step));
+            fill_some(next, g, source, fill_count);
+        }
+        store_c(shape, c, g->ldc);
+    }
 }
 
-void AMX_NAME(tile_gemm)(const struct gemm_args *g, tile_filler *fill)
+static size_t job_scratch(int k)
+{
+    return (size_t)divide_up(least(k, CHUNK_K), TILE_K) * TILE_BYTES * 2;
+}
+
+size_t AMX_NAME(tile_gemm_scratch)(int k)
+{
+    return 2 * job_scratch(k);
+}
+
+void AMX_NAME(tile_gemm)(const struct gemm_args *g, const struct tile_source *source)
 {
     if (g->m == 0)
         return;
-    uint8_t *scratch = g->scratch;
+    uint8_t *scratch[2] = {g->scratch, (uint8_t *)g->scratch + job_scratch(g->k)};
     struct block_shape configured = {{0}, {0}};
-    for (int j = g->n0; j < g->n1; j += 2 * COLUMNS) {
-        struct block_shape shape;
-        split_in_two(shape.columns, g->n1 - j);
-        for (int k0 = 0; k0 < g->k; k0 += CHUNK_K) {
-            int k1 = least(k0 + CHUNK_K, g->k), steps = (k1 - k0 + TILE_K - 1) / TILE_K;
-            uint8_t *b1 = scratch + steps * TILE_BYTES;
-            fill(scratch, g, j / COLUMNS, k0, k1);
-            if (shape.columns[1])
-                fill(b1, g, j / COLUMNS + 1, k0, k1);
-            for (int i = 0; i < g->m; i += 2 * TILE_ROWS) {
-                split_in_two(shape.rows, g->m - i);
-                if (memcmp(&shape, &configured, sizeof shape))
-                    configure(shape);
-                configured = shape;
-                const uint8_t *a = (const uint8_t *)g->a + (size_t)i * g->a_stride + 2 * k0;
-                struct operands o = {.a = {a, a + TILE_ROWS * g->a_stride},
-                                     .a_stride = (ptrdiff_t)g->a_stride,
-                                     .b = {scratch, b1}};
-                block_product(shape, &o, steps, g->c + (size_t)i * g->ldc + (j - g->n0), g->ldc,
-                              k0 == 0);
-            }
-        }
+    struct job job = job_at(g, g->n0, 0);
+    struct filling now = start_filling(g, source, job, scratch[0]);
+    fill_some(&now, g, source, now.total);
+    for (int turn = 1; job.k0 < g->k; turn ^= 1) {
+        const uint8_t *b[2] = {now.tiles, now.tiles + job.steps * TILE_BYTES};
+        for (int i = 0; i < job.panels && source->in_place; i++)
+            b[i] = source->in_place(g, job.j / COLUMNS + i, job.k0);
+        struct job following = next_job(g, &job);
+        struct filling next = start_filling(g, source, following, scratch[turn]);
+        run_job(g, source, &job, b, &configured, &next);
+        job = following;
+        now = next;
     }
     tile_release();
 }

@@ -7,17 +7,21 @@
 
 enum { TILE_K = 32, CHUNK_K = 512 };
 
-/* Fills `tiles` with the weights of one panel (16 columns), k0 <= k < k1: consecutive tiles of 16
- * rows of 64 bytes, one for each 32 k, row p holding k = 2p and 2p + 1 of every column. k0 is a
- * multiple of CHUNK_K; k1 as well, or k. */
-typedef void tile_filler(uint8_t *tiles, const struct gemm_args *args, int panel, int k0, int k1);
+/* Where the weights of a panel (16 columns) come from, as tiles: 16 rows of 64 bytes for each 32 k,
+ * row p holding k = 2p and 2p + 1 of every column. */
+struct tile_source {
+    /* Writes the tiles of k0 <= k < k1; k0 is a multiple of TILE_K, and k1 unless it is k. */
+    void (*fill)(uint8_t *tiles, const struct gemm_args *args, int panel, int k0, int k1);
+    /* Where not NULL: the tiles from k0 on, as they lie in the packed matrix. */
+    const uint8_t *(*in_place)(const struct gemm_args *args, int panel, int k0);
+};
 
 /* scratch_bytes of kernels that call tile_gemm. */
 size_t AMX_NAME(tile_gemm_scratch)(int k);
 
 /* The product of `args`, whose rows are (or begin as) ACT_BF16. Configures the calling thread's
  * tiles and releases them. */
-void AMX_NAME(tile_gemm)(const struct gemm_args *args, tile_filler *fill);
+void AMX_NAME(tile_gemm)(const struct gemm_args *args, const struct tile_source *source);
 
 /* quantize_rows of ACT_BF16. */
 void AMX_NAME(tile_quantize_rows)(void *a, size_t a_stride, const float *x, size_t ldx, int m,

@@ -35,7 +35,8 @@ AMX_INLINE void fill_codes(uint8_t *tiles, const struct gemm_args *g, int panel_
     static void fill_##type(uint8_t *tiles, const struct gemm_args *g, int panel, int k0, int k1) \
     {                                                                                            \
         fill_codes(tiles, g, panel, k0, k1, bits, block_k, BLOCK_##type);                        \
-    }
+    }                                                                                            \
+    static const struct tile_source source_##type = {.fill = fill_##type};
 DEFINE_FILL(Q4_0, 4, 32)
 DEFINE_FILL(Q4_1, 4, 32)
 DEFINE_FILL(Q5_0, 5, 32)
@@ -79,10 +80,10 @@ static const struct gemm_kernel *lower_kernel(uint32_t block_id)
 }
 
 static void gemm_mixed(const struct gemm_args *g, uint32_t block_id, int min_rows,
-                       tile_filler *fill)
+                       const struct tile_source *source)
 {
     if (g->m >= min_rows) {
-        AMX_NAME(tile_gemm)(g, fill);
+        AMX_NAME(tile_gemm)(g, source);
         return;
     }
     struct gemm_args few = *g;
@@ -108,11 +109,11 @@ static void quantize_both(void *a, size_t a_stride, const float *x, size_t ldx, 
     }                                                                                            \
     static void gemm_tiles_##type(const struct gemm_args *g)                                     \
     {                                                                                            \
-        AMX_NAME(tile_gemm)(g, fill_##type);                                                     \
+        AMX_NAME(tile_gemm)(g, &source_##type);                                                 \
     }                                                                                            \
     static void gemm_##type(const struct gemm_args *g)                                           \
     {                                                                                            \
-        gemm_mixed(g, BLOCK_##type, MIN_ROWS_##type, fill_##type);                               \
+        gemm_mixed(g, BLOCK_##type, MIN_ROWS_##type, &source_##type);                            \
     }
 PACKED_CODE_TYPES(DEFINE_KERNEL)
 
