@@ -40,4 +40,10 @@ void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags)
 #endif
     override(set->mapped, scalar_mapped_kernels, cpu_flags);
     scalar_row_ops(&set->rows);
+#if defined(__x86_64__)
+    if (cpu_flags & CPU_AVX2)
+        avx2_row_ops(&set->rows);
+    if (cpu_flags & CPU_AVX512)
+        avx512_row_ops(&set->rows);
+#endif
 }

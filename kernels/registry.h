@@ -22,5 +22,7 @@ const struct gemm_kernel *amx_tile_kernels_avx512(size_t *count);
 const struct gemm_kernel *scalar_float_kernels(size_t *count);
 const struct gemm_kernel *scalar_mapped_kernels(size_t *count);
 void scalar_row_ops(struct row_ops *ops);
+void avx2_row_ops(struct row_ops *ops);
+void avx512_row_ops(struct row_ops *ops);
 
 #endif

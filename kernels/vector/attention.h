@@ -1,0 +1,10 @@
+/* Attention in vectors, for the table of row operations. */
+#ifndef TESSERA_VECTOR_ATTENTION_H
+#define TESSERA_VECTOR_ATTENTION_H
+
+#include "kernels/vec.h"
+
+size_t VEC_NAME(attn_scratch_bytes)(int d_k, int d_v);
+void VEC_NAME(attention)(const struct attn_args *args);
+
+#endif

@@ -1,0 +1,149 @@
+/* Row operations in vectors, with the last few elements masked. */
+#include <math.h>
+
+#include "kernels/registry.h"
+#include "kernels/vec.h"
+#include "kernels/vector/attention.h"
+
+static void rms_norm(float *y, const float *x, const float *w, size_t n, float eps)
+{
+    vec sum0 = vec_set1(0.0f), sum1 = sum0;
+    size_t i = 0;
+    for (; i + 2 * VEC <= n; i += 2 * VEC) {
+        vec x0 = vec_load(x + i), x1 = vec_load(x + i + VEC);
+        sum0 = vec_fma(x0, x0, sum0);
+        sum1 = vec_fma(x1, x1, sum1);
+    }
+    for (; i < n; i += VEC) {
+        vec last = vec_load_n(x + i, n - i < VEC ? n - i : VEC);
+        sum0 = vec_fma(last, last, sum0);
+    }
+    vec scale = vec_set1(1.0f / sqrtf(vec_sum(sum0 + sum1) / (float)n + eps));
+    for (i = 0; i + VEC <= n; i += VEC)
+        vec_store(y + i, vec_load(x + i) * scale * vec_load(w + i));
+    if (i < n)
+        vec_store_n(y + i, vec_load_n(x + i, n - i) * scale * vec_load_n(w + i, n - i), n - i);
+}
+
+static void rotate(float *x0, float *x1, float cos, float sin)
+{
+    float a = *x0, b = *x1;
+    *x0 = a * cos - b * sin;
+    *x1 = a * sin + b * cos;
+}
+
+static void rope_adjacent(float *x, const float *cos, const float *sin, size_t n_rot)
+{
+    size_t i = 0;
+    for (; i + VEC <= n_rot; i += VEC) {
+        vec pairs = vec_load(x + i);
+        vec crossed = vec_swap_pairs(pairs) * vec_load_twice(sin + i / 2);
+        vec_store(x + i, vec_fmaddsub(pairs, vec_load_twice(cos + i / 2), crossed));
+    }
+    for (; i < n_rot; i += 2)
+        rotate(&x[i], &x[i + 1], cos[i / 2], sin[i / 2]);
+}
+
+static void rope_halves(float *x, const float *cos, const float *sin, size_t n_rot)
+{
+    size_t half = n_rot / 2, i = 0;
+    for (; i + VEC <= half; i += VEC) {
+        vec a = vec_load(x + i), b = vec_load(x + half + i);
+        vec c = vec_load(cos + i), s = vec_load(sin + i);
+        vec_store(x + i, a * c - b * s);
+        vec_store(x + half + i, vec_fma(a, s, b * c));
+    }
+    for (; i < half; i++)
+        rotate(&x[i], &x[half + i], cos[i], sin[i]);
+}
+
+static void softmax(float *x, size_t n)
+{
+    vec none = vec_set1(-INFINITY), max = none, sum = vec_set1(0.0f);
+    size_t i = 0;
+    for (; i + VEC <= n; i += VEC)
+        max = vec_max(max, vec_load(x + i));
+    if (i < n)
+        max = vec_max(max, vec_first_n(vec_load_n(x + i, n - i), none, n - i));
+    max = vec_set1(vec_max_lane(max));
+
+    for (i = 0; i + VEC <= n; i += VEC) {
+        vec e = vec_exp(vec_load(x + i) - max);
+        vec_store(x + i, e);
+        sum = sum + e;
+    }
+    if (i < n) {
+        vec e = vec_exp(vec_load_n(x + i, n - i) - max);
+        vec_store_n(x + i, e, n - i);
+        sum = sum + vec_first_n(e, vec_set1(0.0f), n - i);
+    }
+
+    vec scale = vec_set1(1.0f / vec_sum(sum));
+    for (i = 0; i + VEC <= n; i += VEC)
+        vec_store(x + i, vec_load(x + i) * scale);
+    if (i < n)
+        vec_store_n(x + i, vec_load_n(x + i, n - i) * scale, n - i);
+}
+
+static inline vec silu(vec x)
+{
+    vec one = vec_set1(1.0f);
+    return x / (one + vec_exp(vec_set1(0.0f) - x));
+}
+
+static void silu_mul(float *y, const float *gate, const float *up, size_t n)
+{
+    size_t i = 0;
+    for (; i + VEC <= n; i += VEC)
+        vec_store(y + i, silu(vec_load(gate + i)) * vec_load(up + i));
+    if (i < n)
+        vec_store_n(y + i, silu(vec_load_n(gate + i, n - i)) * vec_load_n(up + i, n - i), n - i);
+}
+
+static void add(float *y, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + VEC <= n; i += VEC)
+        vec_store(y + i, vec_load(y + i) + vec_load(x + i));
+    if (i < n)
+        vec_store_n(y + i, vec_load_n(y + i, n - i) + vec_load_n(x + i, n - i), n - i);
+}
+
+static void add_scaled(float *y, const float *x, float s, size_t n)
+{
+    vec scale = vec_set1(s);
+    size_t i = 0;
+    for (; i + VEC <= n; i += VEC)
+        vec_store(y + i, vec_fma(vec_load(x + i), scale, vec_load(y + i)));
+    if (i < n) {
+        vec last = vec_fma(vec_load_n(x + i, n - i), scale, vec_load_n(y + i, n - i));
+        vec_store_n(y + i, last, n - i);
+    }
+}
+
+static void f32_to_f16(uint16_t *y, const float *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + VEC <= n; i += VEC)
+        vec_store_f16(y + i, vec_load(x + i));
+    if (i < n)
+        vec_store_f16_n(y + i, vec_load_n(x + i, n - i), n - i);
+}
+
+void VEC_NAME(row_ops)(struct row_ops *ops)
+{
+    *ops = (struct row_ops){
+        .name = VEC_ISA,
+        .cpu_flags = VEC_CPU_FLAGS,
+        .rms_norm = rms_norm,
+        .rope_adjacent = rope_adjacent,
+        .rope_halves = rope_halves,
+        .softmax = softmax,
+        .silu_mul = silu_mul,
+        .add = add,
+        .add_scaled = add_scaled,
+        .f32_to_f16 = f32_to_f16,
+        .attn_scratch_bytes = VEC_NAME(attn_scratch_bytes),
+        .attention = VEC_NAME(attention),
+    };
+}
