@@ -1,10 +1,13 @@
 /* The kernel records of AMX, over the packed layouts that all instruction sets share: many rows go
  * through bf16 tiles, few through the next lower instruction set's integer dot products over the
  * same bytes. Packing is the lower instruction sets' (dispatch.c). */
+#include <string.h>
+
 #include "kernels/amx/dequantize.h"
 #include "kernels/amx/gemm.h"
 #include "kernels/amx/tile.h"
 #include "kernels/registry.h"
+#include "kernels/scalar/float_panels.h"
 
 #if defined(__AVX512F__)
 #define AMX_RECORD_NAME "amx"
@@ -50,6 +53,27 @@ DEFINE_FILL(Q6_K, 6, 256)
 DEFINE_FILL(IQ4_NL, 4, 32)
 DEFINE_FILL(IQ4_XS, 4, 256)
 DEFINE_FILL(MXFP4, 4, 32)
+
+/* BF16 panels are tiles already, but for the last where k is no multiple of TILE_K. */
+static const uint8_t *bf16_tiles(const struct gemm_args *g, int panel, int k0)
+{
+    return (const uint8_t *)g->w + (size_t)panel * float_panel_bytes(g->k, 2) +
+           (size_t)k0 * PANEL_COLUMNS * 2;
+}
+
+static void fill_bf16(uint8_t *tiles, const struct gemm_args *g, int panel, int k0, int k1)
+{
+    size_t bytes = (size_t)float_panel_k(k1 - k0) * PANEL_COLUMNS * 2;
+    memcpy(tiles, bf16_tiles(g, panel, k0), bytes);
+    memset(tiles + bytes, 0, act_round_up(bytes, TILE_BYTES) - bytes);
+}
+
+static void gemm_bf16(const struct gemm_args *g)
+{
+    static const struct tile_source whole = {.fill = fill_bf16, .in_place = bf16_tiles};
+    static const struct tile_source ragged = {.fill = fill_bf16};
+    AMX_NAME(tile_gemm)(g, g->k % TILE_K ? &ragged : &whole);
+}
 
 /* From how many rows on tiles are faster than the lower kernel. */
 #define MIN_ROWS_Q4_0 8
@@ -117,7 +141,7 @@ static void quantize_both(void *a, size_t a_stride, const float *x, size_t ldx, 
     }
 PACKED_CODE_TYPES(DEFINE_KERNEL)
 
-#define RECORD(type, suffix, format, quantize, product)                                          \
+#define RECORD(type, suffix, format, quantize, scratch, product)                                 \
     {.name = AMX_RECORD_NAME " " #type suffix,                                                   \
      .cpu_flags = AMX_FLAGS,                                                                     \
      .block_id = BLOCK_##type,                                                                   \
@@ -126,22 +150,27 @@ PACKED_CODE_TYPES(DEFINE_KERNEL)
      .nr = 2 * PANEL_COLUMNS,                                                                    \
      .kr = 4,                                                                                    \
      .quantize_rows = quantize,                                                                  \
-     .scratch_bytes = scratch_##type,                                                            \
+     .scratch_bytes = scratch,                                                                   \
      .gemm = product},
-#define MIXED_RECORD(type) RECORD(type, "", ACT_BF16_Q8, quantize_both, gemm_##type)
+#define MIXED_RECORD(type)                                                                       \
+    RECORD(type, "", ACT_BF16_Q8, quantize_both, scratch_##type, gemm_##type)
 #define TILES_RECORD(type)                                                                       \
-    RECORD(type, " tiles", ACT_BF16, AMX_NAME(tile_quantize_rows), gemm_tiles_##type)
+    RECORD(type, " tiles", ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),  \
+           gemm_tiles_##type)
+/* Few rows are bound by memory, which tiles of weights as they are keep up with. */
+#define BF16_RECORD                                                                              \
+    RECORD(BF16, "", ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch), gemm_bf16)
 
 const struct gemm_kernel *AMX_NAME(amx_q_kernels)(size_t *count)
 {
-    static const struct gemm_kernel kernels[] = {PACKED_CODE_TYPES(MIXED_RECORD)};
+    static const struct gemm_kernel kernels[] = {PACKED_CODE_TYPES(MIXED_RECORD) BF16_RECORD};
     *count = sizeof kernels / sizeof kernels[0];
     return kernels;
 }
 
 const struct gemm_kernel *AMX_NAME(amx_tile_kernels)(size_t *count)
 {
-    static const struct gemm_kernel kernels[] = {PACKED_CODE_TYPES(TILES_RECORD)};
+    static const struct gemm_kernel kernels[] = {PACKED_CODE_TYPES(TILES_RECORD) BF16_RECORD};
     *count = sizeof kernels / sizeof kernels[0];
     return kernels;
 }

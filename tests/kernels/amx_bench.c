@@ -285,9 +285,11 @@ static int parse_list(const char *text, int *values, int capacity)
 static int parse_shapes(const char *text, int shapes[][2], int capacity)
 {
     int n = 0;
-    for (int used; n < capacity && sscanf(text, "%dx%d%n", &shapes[n][0], &shapes[n][1], &used) == 2;
-         n++)
+    int used;
+    while (n < capacity && sscanf(text, "%dx%d%n", &shapes[n][0], &shapes[n][1], &used) == 2) {
         text += used + (text[used] == ',');
+        n++;
+    }
     return n;
 }
 
@@ -301,7 +303,7 @@ struct options {
 
 static struct options parse_options(int argc, char **argv)
 {
-    struct options o = {.seconds = 0.03, .types = "Q4_0,Q4_K,Q6_K,Q8_0"};
+    struct options o = {.seconds = 0.03, .types = "Q4_0,Q4_K,Q6_K,Q8_0,BF16"};
     o.n_rows = parse_list("1,4,8,16,32,128,512", o.rows, 16);
     o.n_shapes = parse_shapes("768x2048,2048x768", o.shapes, 8);
     for (int c; (c = getopt(argc, argv, "t:m:r:k:s:")) != -1;) {
