@@ -31,16 +31,18 @@ void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags)
     memset(set, 0, sizeof *set);
     override(set->packed, scalar_q_kernels, cpu_flags);
     override(set->packed, scalar_float_kernels, cpu_flags);
+    override(set->mapped, scalar_mapped_kernels, cpu_flags);
+    scalar_row_ops(&set->rows);
 #if defined(__x86_64__)
     override(set->packed, avx2_q_kernels, cpu_flags);
     override(set->packed, avx_vnni_q_kernels, cpu_flags);
     override(set->packed, avx512_q_kernels, cpu_flags);
     override(set->packed, amx_q_kernels_avx2, cpu_flags);
     override(set->packed, amx_q_kernels_avx512, cpu_flags);
-#endif
-    override(set->mapped, scalar_mapped_kernels, cpu_flags);
-    scalar_row_ops(&set->rows);
-#if defined(__x86_64__)
+    override(set->packed, avx2_float_kernels, cpu_flags);
+    override(set->packed, avx512_float_kernels, cpu_flags);
+    override(set->mapped, avx2_mapped_kernels, cpu_flags);
+    override(set->mapped, avx512_mapped_kernels, cpu_flags);
     if (cpu_flags & CPU_AVX2)
         avx2_row_ops(&set->rows);
     if (cpu_flags & CPU_AVX512)

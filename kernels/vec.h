@@ -73,6 +73,12 @@ static inline void vec_store_f16_n(uint16_t *to, vec x, size_t n)
     _mm256_mask_storeu_epi16(to, vec_mask(n), halves);
 }
 
+static inline vec vec_load_bf16(const uint16_t *from)
+{
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
 /* 16 pairs of bf16: the first and the second of each. */
 static inline vec vec_bf16_first(const uint16_t *pairs)
 {
@@ -179,6 +185,12 @@ static inline void vec_store_f16_n(uint16_t *to, vec x, size_t n)
     uint16_t halves[VEC];
     vec_store_f16(halves, x);
     memcpy(to, halves, n * sizeof *halves);
+}
+
+static inline vec vec_load_bf16(const uint16_t *from)
+{
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 
 /* 8 pairs of bf16: the first and the second of each. */

@@ -8,6 +8,7 @@
 
 #include <math.h>
 
+#include "kernels/vector/dot.h"
 #include "kernels/vector/tile.h"
 
 enum {
@@ -76,18 +77,6 @@ static const void *key_row(const struct attn_args *args, int key)
 static const void *value_row(const struct attn_args *args, int key)
 {
     return (const char *)args->v + (size_t)key * args->v_stride;
-}
-
-static inline vec load_kv(const void *row, enum kv_type type, int i)
-{
-    return type == KV_F16 ? vec_load_f16((const uint16_t *)row + i)
-                          : vec_load((const float *)row + i);
-}
-
-static inline vec load_kv_n(const void *row, enum kv_type type, int i, int n)
-{
-    return type == KV_F16 ? vec_load_f16_n((const uint16_t *)row + i, (size_t)n)
-                          : vec_load_n((const float *)row + i, (size_t)n);
 }
 
 /* Keys that a row sees. */
@@ -211,14 +200,14 @@ static inline void transpose_8x8(__m256 r[8])
 }
 
 /* Eight elements of a key, `n` of which exist. */
-static inline __m256 load_8(const void *row, enum kv_type type, int i, int n)
+static ALWAYS_INLINE __m256 load_8(const void *row, enum block_id type, int i, int n)
 {
     float padded[8] = {0};
-    if (n >= 8 && type == KV_F16)
+    if (n >= 8 && type == BLOCK_F16)
         return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)row + i)));
     if (n >= 8)
         return _mm256_loadu_ps((const float *)row + i);
-    if (type == KV_F16) {
+    if (type == BLOCK_F16) {
         uint16_t halves[8] = {0};
         memcpy(halves, (const uint16_t *)row + i, (size_t)n * sizeof *halves);
         return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
@@ -228,7 +217,7 @@ static inline __m256 load_8(const void *row, enum kv_type type, int i, int n)
 }
 
 /* Keys [key0, key0 + n_keys) as panels [d_k][16]; columns past the last key repeat it. */
-static inline void pack_keys(struct rows *rows, enum kv_type type, int key0, int n_keys)
+static ALWAYS_INLINE void pack_keys(struct rows *rows, enum block_id type, int key0, int n_keys)
 {
     const struct attn_args *args = rows->args;
     int d_k = args->d_k, panel_k = round_up(d_k, 8);
@@ -250,15 +239,15 @@ static inline void pack_keys(struct rows *rows, enum kv_type type, int key0, int
 }
 
 /* Values as panels [n_keys][16] of d_v columns. */
-static inline void pack_values(struct rows *rows, enum kv_type type, int key0, int n_keys)
+static ALWAYS_INLINE void pack_values(struct rows *rows, enum block_id type, int key0, int n_keys)
 {
     const struct attn_args *args = rows->args;
     for (int key = 0; key < n_keys; key++) {
         const void *from = value_row(args, key0 + key);
         for (int i = 0; i < rows->width; i += VEC) {
             int left = args->d_v - i;
-            vec x = left >= VEC ? load_kv(from, type, i)
-                                : load_kv_n(from, type, i, left < 0 ? 0 : left);
+            vec x = left >= VEC ? row_load(from, type, i)
+                                : row_load_n(from, type, i, left < 0 ? 0 : left);
             vec_store(rows->v_panels + (i / PANEL_COLUMNS * MAX_KEYS + key) * PANEL_COLUMNS +
                           i % PANEL_COLUMNS,
                       x);
@@ -305,11 +294,11 @@ static void attend_many(struct rows *rows)
     for (int key = args->key0; key < end; key += MAX_KEYS) {
         int n_keys = end - key < MAX_KEYS ? end - key : MAX_KEYS;
         if (args->kv_type == KV_F16) {
-            pack_keys(rows, KV_F16, key, n_keys);
-            pack_values(rows, KV_F16, key, n_keys);
+            pack_keys(rows, BLOCK_F16, key, n_keys);
+            pack_values(rows, BLOCK_F16, key, n_keys);
         } else {
-            pack_keys(rows, KV_F32, key, n_keys);
-            pack_values(rows, KV_F32, key, n_keys);
+            pack_keys(rows, BLOCK_F32, key, n_keys);
+            pack_values(rows, BLOCK_F32, key, n_keys);
         }
         score_block(rows, n_keys);
         weigh(rows, key, n_keys);
@@ -319,44 +308,26 @@ static void attend_many(struct rows *rows)
 
 /* ---- Few rows: dot products and sums of rows ------------------------------------------------- */
 
-/* Scores of `n_rows` rows against 8 / n_rows keys; both are constants where this is inlined. */
-static inline __attribute__((always_inline)) void
-score_few(struct rows *rows, enum kv_type type, int row, int n_rows, int key0, int key, int n_keys)
+/* Scores of `n_rows` rows against 8 / n_rows keys. */
+static ALWAYS_INLINE void score_few(struct rows *rows, enum block_id type, int row, int n_rows,
+                                    int key0, int key, int n_keys)
 {
     const struct attn_args *args = rows->args;
     const int count = 8 / n_rows;
-    int q_stride = round_up(args->d_k, VEC), i = 0;
-    const float *q = rows->q + row * q_stride;
-    const void *from[8];
-    vec sums[8];
+    const void *keys[8];
     for (int j = 0; j < count; j++)
-        from[j] = key_row(args, key0 + (key + j < n_keys ? key + j : n_keys - 1));
-    for (int j = 0; j < 8; j++)
-        sums[j] = vec_set1(0.0f);
-    for (; i + VEC <= args->d_k; i += VEC)
-        for (int j = 0; j < count; j++) {
-            vec k = load_kv(from[j], type, i);
-            for (int r = 0; r < n_rows; r++)
-                sums[r * count + j] =
-                    vec_fma(vec_load(q + r * q_stride + i), k, sums[r * count + j]);
-        }
-    if (i < args->d_k)
-        for (int j = 0; j < count; j++) {
-            vec k = load_kv_n(from[j], type, i, args->d_k - i);
-            for (int r = 0; r < n_rows; r++)
-                sums[r * count + j] =
-                    vec_fma(vec_load(q + r * q_stride + i), k, sums[r * count + j]);
-        }
-    float totals[8];
-    _mm256_storeu_ps(totals, vec_sum8(sums));
+        keys[j] = key_row(args, key0 + (key + j < n_keys ? key + j : n_keys - 1));
+    float scores[8];
+    const float *q = rows->q + row * args->d_k;
+    _mm256_storeu_ps(scores, dot_8(q, (size_t)args->d_k, n_rows, keys, type, args->d_k));
     for (int r = 0; r < n_rows; r++)
-        memcpy(rows->scores + (row + r) * CHUNK_STRIDE + key, totals + r * count,
+        memcpy(rows->scores + (row + r) * CHUNK_STRIDE + key, scores + r * count,
                (size_t)count * sizeof(float));
 }
 
 /* Adds weight * value of four keys to one or two rows. */
-static inline __attribute__((always_inline)) void
-add_few(struct rows *rows, enum kv_type type, int row, int n_rows, int key0, int key, int n_keys)
+static ALWAYS_INLINE void add_few(struct rows *rows, enum block_id type, int row, int n_rows,
+                                  int key0, int key, int n_keys)
 {
     const struct attn_args *args = rows->args;
     const void *from[4];
@@ -370,8 +341,8 @@ add_few(struct rows *rows, enum kv_type type, int row, int n_rows, int key0, int
     for (int i = 0; i < args->d_v; i += VEC) {
         vec v[4];
         for (int j = 0; j < 4; j++)
-            v[j] = args->d_v - i >= VEC ? load_kv(from[j], type, i)
-                                        : load_kv_n(from[j], type, i, args->d_v - i);
+            v[j] = args->d_v - i >= VEC ? row_load(from[j], type, i)
+                                        : row_load_n(from[j], type, i, args->d_v - i);
         for (int r = 0; r < n_rows; r++) {
             float *to = out + r * rows->width + i;
             vec sum = vec_load(to);
@@ -382,8 +353,7 @@ add_few(struct rows *rows, enum kv_type type, int row, int n_rows, int key0, int
     }
 }
 
-static inline __attribute__((always_inline)) void few_block(struct rows *rows, enum kv_type type,
-                                                            int key0, int n_keys)
+static ALWAYS_INLINE void few_block(struct rows *rows, enum block_id type, int key0, int n_keys)
 {
     int row = 0;
     for (; row + 4 <= rows->count; row += 4)
@@ -407,19 +377,18 @@ static inline __attribute__((always_inline)) void few_block(struct rows *rows, e
 static void attend_few(struct rows *rows)
 {
     const struct attn_args *args = rows->args;
-    int q_stride = round_up(args->d_k, VEC);
-    for (int row = 0; row < rows->count; row++)
-        for (int i = 0; i < q_stride; i++) {
-            const float *q = args->q + (size_t)(rows->first + row) * args->q_stride;
-            rows->q[row * q_stride + i] = i < args->d_k ? q[i] * args->scale : 0.0f;
-        }
+    for (int row = 0; row < rows->count; row++) {
+        const float *q = args->q + (size_t)(rows->first + row) * args->q_stride;
+        for (int i = 0; i < args->d_k; i++)
+            rows->q[row * args->d_k + i] = q[i] * args->scale;
+    }
     int end = last_visible_key(rows);
     for (int key = args->key0; key < end; key += MAX_KEYS) {
         int n_keys = end - key < MAX_KEYS ? end - key : MAX_KEYS;
         if (args->kv_type == KV_F16)
-            few_block(rows, KV_F16, key, n_keys);
+            few_block(rows, BLOCK_F16, key, n_keys);
         else
-            few_block(rows, KV_F32, key, n_keys);
+            few_block(rows, BLOCK_F32, key, n_keys);
     }
 }
 
