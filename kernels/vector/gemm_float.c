@@ -11,7 +11,7 @@
 #define PANEL_VECS (16 / VEC)
 
 enum {
-    FEW_ROWS = 4,
+    FEW_ROWS = 8,
     BLOCK_ROWS = 96, /* rows of A in scratch memory, a multiple of TILE_ROWS */
     WIDE_COLUMNS = TILE_COLUMNS > PANEL_COLUMNS ? TILE_COLUMNS : PANEL_COLUMNS,
 };
@@ -48,7 +48,7 @@ static ALWAYS_INLINE void load_pair(vec w[2][PANEL_VECS], const void *panel, enu
 
 /* ---- Few rows -------------------------------------------------------------------------------- */
 
-/* n_rows rows of A times one panel. Where registers are left, odd k have sums of their own, so that
+/* n_rows (1, 2, 4) rows of A times one panel. Where registers are left, odd k have sums of their own, so that
  * an addition need not wait for the one before. */
 static ALWAYS_INLINE void few_panel(const struct gemm_args *args, enum block_id type, int row,
                                     int n_rows, const void *panel, float *c, int columns)
@@ -56,7 +56,7 @@ static ALWAYS_INLINE void few_panel(const struct gemm_args *args, enum block_id 
     const int odd = n_rows * PANEL_VECS <= 4;
     size_t stride = args->a_stride / sizeof(float);
     const float *a = (const float *)args->a + (size_t)row * stride;
-    vec sums[2][FEW_ROWS][PANEL_VECS], w[2][PANEL_VECS];
+    vec sums[2][4][PANEL_VECS], w[2][PANEL_VECS];
     for (int i = 0; i < n_rows; i++)
         for (int v = 0; v < PANEL_VECS; v++)
             sums[0][i][v] = sums[1][i][v] = vec_set1(0.0f);
@@ -90,10 +90,8 @@ static ALWAYS_INLINE void gemm_few(const struct gemm_args *args, enum block_id t
         const void *panel = panel_at(args, type, column);
         float *c = args->c + (column - args->n0);
         int row = 0;
-        if (args->m == 4) {
-            few_panel(args, type, 0, 4, panel, c, columns);
-            continue;
-        }
+        for (; row + 4 <= args->m; row += 4)
+            few_panel(args, type, row, 4, panel, c + (size_t)row * args->ldc, columns);
         for (; row + 2 <= args->m; row += 2)
             few_panel(args, type, row, 2, panel, c + (size_t)row * args->ldc, columns);
         if (row < args->m)
