@@ -137,6 +137,7 @@ struct gemm_kernel {
     uint32_t block_id;   /* weight type */
     enum act_format act_format;
     int mr, nr, kr;
+    int min_rows; /* of ACT_BF16_Q8: with fewer rows gemm uses the 8-bit ones */
     /* Packed layout: kernels of different ISAs that name the same layout read the same bytes.
      * Drawn in layout.h. NULL pack: the kernel reads the file's rows as they are. */
     size_t (*packed_bytes)(int n, int k);

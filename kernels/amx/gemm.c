@@ -249,7 +249,7 @@ size_t AMX_NAME(tile_gemm_scratch)(int k)
 
 void AMX_NAME(tile_gemm)(const struct gemm_args *g, const struct tile_source *source)
 {
-    if (g->m == 0)
+    if (g->m == 0 || g->n0 == g->n1)
         return;
     uint8_t *scratch[2] = {g->scratch, (uint8_t *)g->scratch + job_scratch(g->k)};
     struct block_shape configured = {{0}, {0}};

@@ -141,7 +141,7 @@ static void quantize_both(void *a, size_t a_stride, const float *x, size_t ldx, 
     }
 PACKED_CODE_TYPES(DEFINE_KERNEL)
 
-#define RECORD(type, suffix, format, quantize, scratch, product)                                 \
+#define RECORD(type, suffix, format, quantize, scratch, rows, product)                           \
     {.name = AMX_RECORD_NAME " " #type suffix,                                                   \
      .cpu_flags = AMX_FLAGS,                                                                     \
      .block_id = BLOCK_##type,                                                                   \
@@ -149,17 +149,19 @@ PACKED_CODE_TYPES(DEFINE_KERNEL)
      .mr = 2 * TILE_ROWS,                                                                        \
      .nr = 2 * PANEL_COLUMNS,                                                                    \
      .kr = 4,                                                                                    \
+     .min_rows = rows,                                                                           \
      .quantize_rows = quantize,                                                                  \
      .scratch_bytes = scratch,                                                                   \
      .gemm = product},
 #define MIXED_RECORD(type)                                                                       \
-    RECORD(type, "", ACT_BF16_Q8, quantize_both, scratch_##type, gemm_##type)
+    RECORD(type, "", ACT_BF16_Q8, quantize_both, scratch_##type, MIN_ROWS_##type, gemm_##type)
 #define TILES_RECORD(type)                                                                       \
     RECORD(type, " tiles", ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),  \
-           gemm_tiles_##type)
+           0, gemm_tiles_##type)
 /* Few rows are bound by memory, which tiles of weights as they are keep up with. */
 #define BF16_RECORD                                                                              \
-    RECORD(BF16, "", ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch), gemm_bf16)
+    RECORD(BF16, "", ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),        \
+           0, gemm_bf16)
 
 const struct gemm_kernel *AMX_NAME(amx_q_kernels)(size_t *count)
 {

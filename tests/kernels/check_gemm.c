@@ -1,6 +1,6 @@
-/* Every GEMM record of every instruction set that this machine has, tiles aside, against double
- * precision on the weights and activations that the kernel was given, in memory that ends at guard
- * pages. With --bench: their speed. */
+/* Every GEMM record of every instruction set that this machine has, tiles by the emulator where the
+ * machine has none, against double precision on the weights and activations that the kernel was
+ * given, in memory that ends at guard pages. With --bench: their speed, tiles aside. */
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -9,6 +9,9 @@
 #include <time.h>
 
 #include "base/cpu.h"
+#include "kernels/amx/emulate.h"
+#include "kernels/amx/tile.h"
+#include "kernels/float16.h"
 #include "kernels/kernel.h"
 #include "tests/support/guard.h"
 #include "tests/support/random_weights.h"
@@ -84,6 +87,12 @@ static void run(const struct problem *p, int n0, int n1)
     p->kernel->gemm(&args);
     if (p->kernel->end)
         p->kernel->end();
+    if (p->kernel->cpu_flags & CPU_AMX_TILE) {
+        struct tile_config config, released = {0};
+        tile_store_config(&config);
+        if (memcmp(&config, &released, sizeof config) != 0)
+            fail(p, "tiles are not released", 0, 0);
+    }
 }
 
 static void check_unpack(const struct problem *p)
@@ -95,14 +104,31 @@ static void check_unpack(const struct problem *p)
         fail(p, "unpack differs", 0, 0);
 }
 
+static bool on_tiles(const struct problem *p)
+{
+    enum act_format format = p->kernel->act_format;
+    return format == ACT_BF16 || (format == ACT_BF16_Q8 && p->m >= p->kernel->min_rows);
+}
+
 /* The activations as the kernel sees them. */
 static double activation(const struct problem *p, int row, int i)
 {
     const char *a = (const char *)p->a + (size_t)row * p->a_stride;
     if (p->kernel->act_format == ACT_F32)
         return ((const float *)a)[i];
+    if (on_tiles(p))
+        return bf16_to_f32(((const uint16_t *)a)[i]);
+    if (p->kernel->act_format == ACT_BF16_Q8)
+        a += act_row_bytes(ACT_BF16, (size_t)p->k);
     const float *scales = (const float *)(a + act_q8_scale_offset((size_t)p->k));
     return (double)scales[i / 32] * ((const int8_t *)a)[i];
+}
+
+/* As tiles hold weights: rounded to bf16, halves away from zero. */
+static void round_weights(float *w, int k)
+{
+    for (int i = 0; i < k; i++)
+        w[i] = f32_from_bits((f32_bits(w[i]) + 0x8000) & 0xffff0000);
 }
 
 static void check_product(const struct problem *p)
@@ -110,16 +136,22 @@ static void check_product(const struct problem *p)
     float *w = guarded((size_t)p->k * sizeof *w);
     for (int column = 0; column < p->n; column++) {
         p->type->dequantize((const char *)p->rows + (size_t)column * p->row_bytes, w, (size_t)p->k);
+        if (on_tiles(p))
+            round_weights(w, p->k);
         for (int row = 0; row < p->m; row++) {
-            double want = 0.0, magnitude = 0.0;
+            double want = 0.0, magnitude = 0.0, largest = 0.0;
             for (int i = 0; i < p->k; i++) {
                 double product = activation(p, row, i) * w[i];
                 want += product;
                 magnitude += fabs(product);
+                largest = fmax(largest, fabs(product));
             }
+            /* Weights between two bf16 may round to the other one, by the kernel's last float bit;
+             * of k there are few. */
+            double slack = on_tiles(p) ? largest * 0x1p-6 : 0.0;
             /* Types with a minimum sum large terms that cancel: twice the weights' size. */
             double got = p->c[row * p->n + column];
-            if (!(fabs(got - want) <= 4e-6 * magnitude + 1e-30))
+            if (!(fabs(got - want) <= 4e-6 * magnitude + slack + 1e-30))
                 fail(p, "wrong product", row, column);
         }
     }
@@ -190,12 +222,15 @@ static void bench(const struct gemm_kernel *kernel)
 
 int main(int argc, char **argv)
 {
+    enum { flags_amx = CPU_AMX_TILE | CPU_AMX_INT8 | CPU_AMX_BF16 };
     static const uint32_t levels[] = {
         0,
         CPU_AVX2,
         CPU_AVX2 | CPU_AVX_VNNI,
         CPU_AVX2 | CPU_AVX512,
         CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI,
+        CPU_AVX2 | flags_amx,
+        CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI | flags_amx,
     };
     static struct kernel_set set, below;
     bool measure = argc > 1 && strcmp(argv[1], "--bench") == 0;
@@ -205,6 +240,8 @@ int main(int argc, char **argv)
     cpu_detect(&info);
     for (int i = 0; i < CPU_FEATURE_COUNT; i++)
         present |= info.features[i].present ? info.features[i].flag : 0;
+    if (!measure && present & CPU_AVX2 && tile_emulator_install() == 0)
+        present |= flags_amx;
     for (size_t l = 0; l < sizeof levels / sizeof levels[0]; l++) {
         if (levels[l] & ~present)
             continue;
@@ -220,6 +257,8 @@ int main(int argc, char **argv)
         }
         below = set;
     }
+    if (!measure && present & CPU_AVX2)
+        tile_emulator_uninstall();
     printf("%ld records, %ld wrong values\n", n_records, n_failed);
     return n_failed || !n_records;
 }
