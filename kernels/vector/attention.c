@@ -12,22 +12,22 @@
 #include "kernels/vector/tile.h"
 
 enum {
-    MAX_ROWS = 64,  /* query rows taken at once */
-    MAX_KEYS = 64,  /* keys of a block, <= CHUNK_K */
-    FEW_ROWS = 8,   /* up to these rows are multiplied without panels */
+    MAX_ROWS = 64, /* query rows taken at once */
+    MAX_KEYS = 64, /* keys of a block, <= CHUNK_K */
+    FEW_ROWS = 8,  /* up to these rows are multiplied without panels */
 };
 
 /* The state of up to MAX_ROWS query rows, in the caller's scratch memory. */
 struct rows {
     const struct attn_args *args;
-    int first, count;       /* rows [first, first + count) of the arguments */
-    int width;              /* d_v rounded up to whole panels */
-    float *q;               /* scaled: [chunk of d_k][row][CHUNK_STRIDE]; few rows: [row][d_k] */
-    float *scores;          /* [row][CHUNK_STRIDE], weights after the softmax */
-    float *out;             /* [row][width] */
-    float *k_panels;        /* [MAX_KEYS / 16][d_k][16] */
-    float *v_panels;        /* [width / 16][MAX_KEYS][16] */
-    float *max, *sum;       /* [row] */
+    int first, count; /* rows [first, first + count) of the arguments */
+    int width;        /* d_v rounded up to whole panels */
+    float *q;         /* scaled: [chunk of d_k][row][CHUNK_STRIDE]; few rows: [row][d_k] */
+    float *scores;    /* [row][CHUNK_STRIDE], weights after the softmax */
+    float *out;       /* [row][width] */
+    float *k_panels;  /* [MAX_KEYS / 16][d_k][16] */
+    float *v_panels;  /* [width / 16][MAX_KEYS][16] */
+    float *max, *sum; /* [row] */
 };
 
 static int round_up(int n, int to)
@@ -222,8 +222,8 @@ static ALWAYS_INLINE void pack_keys(struct rows *rows, enum block_id type, int k
     const struct attn_args *args = rows->args;
     int d_k = args->d_k, panel_k = round_up(d_k, 8);
     for (int key = 0; key < round_up(n_keys, PANEL_COLUMNS); key += 8) {
-        float *to = rows->k_panels + key / PANEL_COLUMNS * PANEL_COLUMNS * panel_k +
-                    key % PANEL_COLUMNS;
+        float *to =
+            rows->k_panels + key / PANEL_COLUMNS * PANEL_COLUMNS * panel_k + key % PANEL_COLUMNS;
         const void *from[8];
         for (int j = 0; j < 8; j++)
             from[j] = key_row(args, key0 + (key + j < n_keys ? key + j : n_keys - 1));

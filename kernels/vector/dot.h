@@ -42,8 +42,8 @@ static ALWAYS_INLINE __m256 dot_8(const float *rows, size_t stride, int n_rows,
         for (int j = 0; j < n_others; j++) {
             vec x = row_load(others[j], type, i);
             for (int r = 0; r < n_rows; r++)
-                sums[r * n_others + j] = vec_fma(vec_load(rows + (size_t)r * stride + i), x,
-                                                 sums[r * n_others + j]);
+                sums[r * n_others + j] =
+                    vec_fma(vec_load(rows + (size_t)r * stride + i), x, sums[r * n_others + j]);
         }
     if (i < n)
         for (int j = 0; j < n_others; j++) {

@@ -19,14 +19,14 @@ enum {
 };
 
 struct tile {
-    const float *a;   /* [rows, k], CHUNK_STRIDE floats from row to row */
-    const float *b;   /* panel [k][16] */
-    size_t b_next;    /* floats from panel to panel */
+    const float *a; /* [rows, k], CHUNK_STRIDE floats from row to row */
+    const float *b; /* panel [k][16] */
+    size_t b_next;  /* floats from panel to panel */
     int k;
-    float *c;         /* [rows, columns] */
+    float *c; /* [rows, columns] */
     size_t ldc;
-    int columns;      /* 1..TILE_COLUMNS */
-    bool accumulate;  /* add to c */
+    int columns;     /* 1..TILE_COLUMNS */
+    bool accumulate; /* add to c */
 };
 
 static inline void tile_store(float *c, vec sum, int columns, bool accumulate)
@@ -70,13 +70,13 @@ static inline __attribute__((always_inline)) void tile_multiply(const struct til
 /* Multiplies as many of `rows` rows as a register block takes; returns how many. */
 static inline int tile_run(const struct tile *t, int rows)
 {
-#define TILE_CASE(count)                \
-    if (rows >= (count)) {              \
-        if (t->columns > VEC)           \
-            tile_multiply(t, count, 2); \
-        else                            \
-            tile_multiply(t, count, 1); \
-        return count;                   \
+#define TILE_CASE(count)                                                                           \
+    if (rows >= (count)) {                                                                         \
+        if (t->columns > VEC)                                                                      \
+            tile_multiply(t, count, 2);                                                            \
+        else                                                                                       \
+            tile_multiply(t, count, 1);                                                            \
+        return count;                                                                              \
     }
 #if defined(__AVX512F__)
     TILE_CASE(12)
