@@ -102,8 +102,8 @@ static inline size_t act_q8_sum_offset(size_t k)
 {
     return act_q8_scale_offset(k) + k / 32 * sizeof(float);
 }
-/* Bytes of a row of k activations, a multiple of 64. */
-static inline size_t act_row_bytes(enum act_format format, size_t k)
+/* Bytes of the contents of a row of k activations, a multiple of 64. */
+static inline size_t act_content_bytes(enum act_format format, size_t k)
 {
     size_t bf16 = act_round_up(2 * k, 64);
     size_t q8 = act_round_up(act_q8_sum_offset(k) + k / 32 * sizeof(float), 64);
@@ -117,6 +117,13 @@ static inline size_t act_row_bytes(enum act_format format, size_t k)
     default:
         return act_round_up(k * sizeof(float), 64);
     }
+}
+/* Bytes from row to row: an odd number of cache lines, so that the same k of many rows does not
+ * fall into the same few sets of a cache (a tile is loaded from 16 rows at once). */
+static inline size_t act_row_bytes(enum act_format format, size_t k)
+{
+    size_t bytes = act_content_bytes(format, k);
+    return bytes / 64 % 2 ? bytes : bytes + 64;
 }
 
 struct gemm_args {

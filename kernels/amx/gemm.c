@@ -292,6 +292,6 @@ void AMX_NAME(tile_quantize_rows)(void *a, size_t a_stride, const float *x, size
             uint16_t half = f32_to_bf16(from[done]);
             memcpy(to + 2 * done, &half, 2);
         }
-        memset(to + 2 * k, 0, act_row_bytes(ACT_BF16, (size_t)k) - 2 * (size_t)k);
+        memset(to + 2 * k, 0, act_content_bytes(ACT_BF16, (size_t)k) - 2 * (size_t)k);
     }
 }

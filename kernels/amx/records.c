@@ -111,14 +111,14 @@ static void gemm_mixed(const struct gemm_args *g, uint32_t block_id, int min_row
         return;
     }
     struct gemm_args few = *g;
-    few.a = (const uint8_t *)g->a + act_row_bytes(ACT_BF16, (size_t)g->k);
+    few.a = (const uint8_t *)g->a + act_content_bytes(ACT_BF16, (size_t)g->k);
     lower_kernel(block_id)->gemm(&few);
 }
 
 static void quantize_both(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
 {
     AMX_NAME(tile_quantize_rows)(a, a_stride, x, ldx, m, k);
-    lower_kernel(BLOCK_Q4_0)->quantize_rows((uint8_t *)a + act_row_bytes(ACT_BF16, (size_t)k),
+    lower_kernel(BLOCK_Q4_0)->quantize_rows((uint8_t *)a + act_content_bytes(ACT_BF16, (size_t)k),
                                             a_stride, x, ldx, m, k);
 }
 

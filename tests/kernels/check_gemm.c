@@ -119,7 +119,7 @@ static double activation(const struct problem *p, int row, int i)
     if (on_tiles(p))
         return bf16_to_f32(((const uint16_t *)a)[i]);
     if (p->kernel->act_format == ACT_BF16_Q8)
-        a += act_row_bytes(ACT_BF16, (size_t)p->k);
+        a += act_content_bytes(ACT_BF16, (size_t)p->k);
     const float *scales = (const float *)(a + act_q8_scale_offset((size_t)p->k));
     return (double)scales[i / 32] * ((const int8_t *)a)[i];
 }
