@@ -75,20 +75,10 @@ static void gemm_bf16(const struct gemm_args *g)
     AMX_NAME(tile_gemm)(g, g->k % TILE_K ? &ragged : &whole);
 }
 
-/* From how many rows on tiles are faster than the lower kernel. */
-#define MIN_ROWS_Q4_0 8
-#define MIN_ROWS_Q4_1 8
-#define MIN_ROWS_Q5_0 8
-#define MIN_ROWS_Q5_1 8
-#define MIN_ROWS_Q8_0 8
-#define MIN_ROWS_Q2_K 8
-#define MIN_ROWS_Q3_K 8
-#define MIN_ROWS_Q4_K 8
-#define MIN_ROWS_Q5_K 8
-#define MIN_ROWS_Q6_K 8
-#define MIN_ROWS_IQ4_NL 8
-#define MIN_ROWS_IQ4_XS 8
-#define MIN_ROWS_MXFP4 8
+/* From how many rows on tiles are faster than the lower kernel, as measured (docs/performance.md).
+ * Where the halves of a unit have scales of their own, the lower kernel is slower, tiles are not. */
+#define HAS_HALVES(id)  ((id) == BLOCK_Q2_K || (id) == BLOCK_Q3_K || (id) == BLOCK_Q6_K)
+#define MIN_ROWS(type) (HAS_HALVES(BLOCK_##type) ? 8 : 20)
 
 /* ---- Few rows -------------------------------------------------------------------------------- */
 
@@ -137,7 +127,7 @@ static void quantize_both(void *a, size_t a_stride, const float *x, size_t ldx, 
     }                                                                                            \
     static void gemm_##type(const struct gemm_args *g)                                           \
     {                                                                                            \
-        gemm_mixed(g, BLOCK_##type, MIN_ROWS_##type, &source_##type);                            \
+        gemm_mixed(g, BLOCK_##type, MIN_ROWS(type), &source_##type);                            \
     }
 PACKED_CODE_TYPES(DEFINE_KERNEL)
 
@@ -154,7 +144,7 @@ PACKED_CODE_TYPES(DEFINE_KERNEL)
      .scratch_bytes = scratch,                                                                   \
      .gemm = product},
 #define MIXED_RECORD(type)                                                                       \
-    RECORD(type, "", ACT_BF16_Q8, quantize_both, scratch_##type, MIN_ROWS_##type, gemm_##type)
+    RECORD(type, "", ACT_BF16_Q8, quantize_both, scratch_##type, MIN_ROWS(type), gemm_##type)
 #define TILES_RECORD(type)                                                                       \
     RECORD(type, " tiles", ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),  \
            0, gemm_tiles_##type)

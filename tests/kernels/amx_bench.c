@@ -21,7 +21,7 @@
 #include "kernels/amx/tile.h"
 #include "kernels/registry.h"
 
-enum { MAX_THREADS = 512, EXPERT_SET = 48 << 20, MAX_ROWS = 512 };
+enum { MAX_THREADS = 512, EXPERT_SET = 64 << 20, MAX_ROWS = 512 };
 
 static double now(void)
 {
