@@ -1,7 +1,8 @@
-/* What the codes of a packed unit mean: x = scale * (value - offset ...) - zero, for the scalar and
- * vector kernels alike.
+/* What the codes of a packed unit mean, for scalar and vector kernels alike:
  *
- * A unit (32 k) has one scale and one zero for each column, or two, for k 0..15 and 16..31. */
+ *     weight = scale * value - minimum,   value = table[code] or code - offset
+ *
+ * A unit (32 k) has one scale and minimum for each column, or two, for k 0..15 and 16..31. */
 #ifndef TESSERA_KERNELS_UNIT_H
 #define TESSERA_KERNELS_UNIT_H
 

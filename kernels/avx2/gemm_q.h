@@ -13,6 +13,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/avx2/quantize.h"
 #include "kernels/registry.h"
 #include "kernels/unit.h"
 
@@ -317,7 +318,7 @@ static inline __attribute__((always_inline)) void multiply_unit(const struct tra
             for (int c = 0; c < 2; c++) {
                 __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[r][c]), scale);
                 acc[r][c] = _mm256_fmadd_ps(dot, _mm256_load_ps(unit->scale[h] + 8 * c), acc[r][c]);
-                if (t.has_zero && (t.bits != 8 || code_offset(t)))
+                if (t.has_zero)
                     acc[r][c] = _mm256_fnmadd_ps(_mm256_set1_ps(sum),
                                                  _mm256_load_ps(unit->zero[h] + 8 * c), acc[r][c]);
             }
@@ -379,42 +380,4 @@ static inline __attribute__((always_inline)) void multiply_chunk(const struct ge
     }
 }
 
-static inline __attribute__((always_inline)) void gemm_type(const struct gemm_args *g,
-                                                            const struct traits t)
-{
-    struct unit *units = g->scratch;
-    const struct panel_format *format = panel_format_find(t.block_id);
-    const int units_in_block = t.block_k / UNIT_K, n_units = g->k / UNIT_K;
-    const int unit_bytes = t.bits * VECTOR_BYTES;
-    for (int j = g->n0; j < g->n1; j += PANEL_COLUMNS) {
-        const uint8_t *codes =
-            (const uint8_t *)g->w + (size_t)(j / PANEL_COLUMNS) * panel_bytes(format, g->k);
-        const uint8_t *heads = codes + panel_codes_bytes(format, g->k);
-        int columns = g->n1 - j < PANEL_COLUMNS ? g->n1 - j : PANEL_COLUMNS;
-        for (int first = 0; first < n_units; first += CHUNK_UNITS) {
-            int count = n_units - first < CHUNK_UNITS ? n_units - first : CHUNK_UNITS;
-            for (int u = first; u < first + count; u++)
-                unpack_unit(&units[u - first], t, codes + (size_t)u * (size_t)unit_bytes,
-                            heads + (size_t)(u / units_in_block) * (size_t)format->head_bytes,
-                            u % units_in_block);
-            multiply_chunk(g, t, units, first, count, g->c + (j - g->n0), columns);
-        }
-    }
-}
-
-static size_t scratch_bytes(int k)
-{
-    return CHUNK_UNITS * sizeof(struct unit);
-}
-
-#define CODE_BITS(X)                                                                               \
-    X(Q4_0, 4, 32) X(Q4_1, 4, 32) X(Q5_0, 5, 32) X(Q5_1, 5, 32) X(Q8_0, 8, 32) X(Q2_K, 2, 256)     \
-    X(Q3_K, 3, 256) X(Q4_K, 4, 256) X(Q5_K, 5, 256) X(Q6_K, 6, 256) X(IQ4_NL, 4, 32)               \
-    X(IQ4_XS, 4, 256) X(MXFP4, 4, 32)
-
-#define DEFINE_GEMM(type, bits, block_k)                                                           \
-    static void gemm_##type(const struct gemm_args *args)                                          \
-    {                                                                                              \
-        gemm_type(args, traits_of(BLOCK_##type, bits, block_k));                                   \
-    }
-CODE_BITS(DEFINE_GEMM)
+#include "kernels/code_products.h"

@@ -236,8 +236,9 @@ INLINE void multiply_rows(const struct gemm_args *g, const struct traits t,
 
 INLINE void multiply_chunk(const struct gemm_args *g, const struct traits t,
                            const struct unit *units, int first_unit, int n_units, float *c,
-                           __mmask16 columns)
+                           int n_columns)
 {
+    const __mmask16 columns = (__mmask16)((1u << n_columns) - 1);
     int i = 0;
     for (; i + MR <= g->m; i += MR, c += MR * g->ldc)
         multiply_rows(g, t, units, first_unit, n_units, i, MR, c, columns);
@@ -247,63 +248,12 @@ INLINE void multiply_chunk(const struct gemm_args *g, const struct traits t,
         multiply_rows(g, t, units, first_unit, n_units, i, 1, c, columns);
 }
 
-INLINE void gemm_type(const struct gemm_args *g, const struct traits t)
-{
-    struct unit *units = g->scratch;
-    const struct panel_format *format = panel_format_find(t.block_id);
-    const int units_in_block = t.block_k / UNIT_K, n_units = g->k / UNIT_K;
-    const int unit_bytes = t.bits * VECTOR_BYTES;
-    for (int j = g->n0; j < g->n1; j += PANEL_COLUMNS) {
-        const uint8_t *codes =
-            (const uint8_t *)g->w + (size_t)(j / PANEL_COLUMNS) * panel_bytes(format, g->k);
-        const uint8_t *heads = codes + panel_codes_bytes(format, g->k);
-        int left = g->n1 - j;
-        __mmask16 columns = (__mmask16)(left < PANEL_COLUMNS ? (1 << left) - 1 : 0xffff);
-        for (int first = 0; first < n_units; first += CHUNK_UNITS) {
-            int count = n_units - first < CHUNK_UNITS ? n_units - first : CHUNK_UNITS;
-            for (int u = first; u < first + count; u++)
-                unpack_unit(&units[u - first], t, codes + (size_t)u * (size_t)unit_bytes,
-                            heads + (size_t)(u / units_in_block) * (size_t)format->head_bytes,
-                            u % units_in_block);
-            multiply_chunk(g, t, units, first, count, g->c + (j - g->n0), columns);
-        }
-    }
-}
-
-/* ---- Records --------------------------------------------------------------------------------- */
-
-static size_t scratch_bytes(int k)
-{
-    return CHUNK_UNITS * sizeof(struct unit);
-}
-
-#define CODE_BITS(X)                                                                               \
-    X(Q4_0, 4, 32) X(Q4_1, 4, 32) X(Q5_0, 5, 32) X(Q5_1, 5, 32) X(Q8_0, 8, 32) X(Q2_K, 2, 256)     \
-    X(Q3_K, 3, 256) X(Q4_K, 4, 256) X(Q5_K, 5, 256) X(Q6_K, 6, 256) X(IQ4_NL, 4, 32)               \
-    X(IQ4_XS, 4, 256) X(MXFP4, 4, 32)
-
-#define DEFINE_GEMM(type, bits, block_k)                                                           \
-    static void gemm_##type(const struct gemm_args *args)                                          \
-    {                                                                                              \
-        gemm_type(args, traits_of(BLOCK_##type, bits, block_k));                                   \
-    }
-CODE_BITS(DEFINE_GEMM)
-
-#define RECORD(type, bits, block_k)                                                                \
-    {.name = "avx512 " #type,                                                                      \
-     .cpu_flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI,                                         \
-     .block_id = BLOCK_##type,                                                                     \
-     .act_format = ACT_Q8,                                                                         \
-     .mr = MR,                                                                                     \
-     .nr = PANEL_COLUMNS,                                                                          \
-     .kr = 4,                                                                                      \
-     .quantize_rows = avx2_quantize_rows,                                                          \
-     .scratch_bytes = scratch_bytes,                                                               \
-     .gemm = gemm_##type},
+#define NAME  "avx512"
+#define FLAGS (CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI)
+#include "kernels/code_products.h"
 
 const struct gemm_kernel *avx512_q_kernels(size_t *count)
 {
-    static const struct gemm_kernel kernels[] = {CODE_BITS(RECORD)};
-    *count = sizeof kernels / sizeof kernels[0];
-    return kernels;
+    *count = sizeof code_kernels / sizeof code_kernels[0];
+    return code_kernels;
 }
