@@ -187,6 +187,17 @@ static void run_golden(const struct options *o, const json_t *entry, struct tota
     free(golden.exact);
 }
 
+/* Whether this CPU can run a level at all; tiles are emulated where it matters. */
+static bool isa_usable(const char *isa)
+{
+    __builtin_cpu_init();
+    if (strcmp(isa, "avx2") == 0)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (strcmp(isa, "avx512") == 0)
+        return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni");
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 4 || argc > 4 + MAX_FLAGS) {
@@ -198,6 +209,10 @@ int main(int argc, char **argv)
     snprintf(index, sizeof index, "%s/logits.json", o.fixtures);
     if (access(index, R_OK) != 0) {
         printf("skipped: %s is not there\n", index);
+        return SKIPPED;
+    }
+    if (!isa_usable(o.isa)) {
+        printf("skipped: this CPU has no %s\n", o.isa);
         return SKIPPED;
     }
     json_t *root = json_load_file(index, 0, NULL);
