@@ -1,6 +1,6 @@
 /* Prompt and generation speed of a model file, beside the streaming-read roof of the same run:
  *
- *     tessera-bench -m FILE [-p TOKENS] [-n TOKENS] [-r REPEATS] [-t THREADS] [-d DEPTH] [--isa ISA]
+ *     tessera-bench -m FILE [-p TOKENS] [-n TOKENS] [-r REPEATS] [-t THREADS] [-d DEPTH] [-b BATCH] [--isa ISA]
  *
  * Prompts are random ids, so that experts are chosen as widely as real text chooses them. Each
  * figure is the median of the repeats. */
@@ -17,7 +17,7 @@ enum { MAX_REPEATS = 100, MAX_THREADS = 256, ROOF_BYTES = 256 << 20, ROOF_PASSES
 
 struct options {
     const char *model;
-    int n_prompt, n_decode, repeats, threads, depth;
+    int n_prompt, n_decode, repeats, threads, depth, batch;
     enum tsr_isa isa;
 };
 
@@ -130,6 +130,7 @@ static void measure(tsr_engine *engine, const struct options *o, int n, bool one
     tsr_engine_info(engine, &info);
     struct tsr_session_settings settings = tsr_session_settings_default();
     settings.n_ctx = (uint32_t)(o->depth + n);
+    settings.n_batch = (uint32_t)o->batch;
     tsr_session *session;
     int32_t *ids = malloc((size_t)(o->depth + n) * sizeof *ids);
     if (!ids || tsr_session_open(engine, &settings, &session))
@@ -175,8 +176,8 @@ static int parse_count(const char *text, int least, int most)
 static struct options parse(int argc, char **argv)
 {
     static const struct option names[] = {{"isa", required_argument, NULL, 'i'}, {0}};
-    struct options o = {.n_prompt = 512, .n_decode = 128, .repeats = 5, .threads = 2};
-    for (int c; (c = getopt_long(argc, argv, "m:p:n:r:t:d:", names, NULL)) != -1;) {
+    struct options o = {.n_prompt = 512, .n_decode = 128, .repeats = 5, .threads = 2, .batch = 512};
+    for (int c; (c = getopt_long(argc, argv, "m:p:n:r:t:d:b:", names, NULL)) != -1;) {
         switch (c) {
         case 'm': o.model = optarg; break;
         case 'p': o.n_prompt = parse_count(optarg, 0, 1 << 20); break;
@@ -184,13 +185,14 @@ static struct options parse(int argc, char **argv)
         case 'r': o.repeats = parse_count(optarg, 1, MAX_REPEATS); break;
         case 't': o.threads = parse_count(optarg, 1, MAX_THREADS); break;
         case 'd': o.depth = parse_count(optarg, 0, 1 << 20); break;
+        case 'b': o.batch = parse_count(optarg, 1, 1 << 20); break;
         case 'i': o.isa = parse_isa(optarg); break;
         default: exit(2);
         }
     }
     if (!o.model || optind != argc) {
         fprintf(stderr, "usage: tessera-bench -m FILE [-p N] [-n N] [-r N] [-t N] [-d N] "
-                        "[--isa NAME]\n");
+                        "[-b N] [--isa NAME]\n");
         exit(2);
     }
     return o;
