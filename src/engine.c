@@ -2,6 +2,8 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +41,18 @@ void tsr_free(void *memory)
 struct tsr_settings tsr_settings_default(void)
 {
     return (struct tsr_settings){.struct_size = sizeof(struct tsr_settings)};
+}
+
+void engine_log(const tsr_engine *engine, enum tsr_log_level level, const char *format, ...)
+{
+    char line[512];
+    if (!engine->log)
+        return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    engine->log(engine->user, level, line);
 }
 
 int engine_fail(tsr_engine *engine, const struct tsr_error *error)
@@ -126,6 +140,28 @@ static bool load_progress(void *user, uint64_t done, uint64_t total)
     return !engine->progress || engine->progress(engine->user, "loading", done, total);
 }
 
+/* Where tiles were welcome and are not there: why. */
+static void log_missing_tiles(const tsr_engine *engine, const struct tsr_settings *settings,
+                              const struct cpu_info *cpu)
+{
+    bool welcome = settings->amx == TSR_AUTO && settings->isa == TSR_ISA_AUTO;
+    for (int i = 0; welcome && i < CPU_FEATURE_COUNT; i++)
+        if (cpu->features[i].flag == CPU_AMX_TILE && !cpu->features[i].present)
+            engine_log(engine, TSR_LOG_INFO, "no AMX tiles: %s", cpu->features[i].reason);
+}
+
+static void log_weights(const tsr_engine *engine)
+{
+    size_t n_pool[POOL_COUNT] = {0};
+    for (size_t i = 0; i < engine->plan->n_placements; i++)
+        n_pool[engine->plan->placements[i].pool]++;
+    engine_log(engine, TSR_LOG_INFO, "kernels: %s; threads: %d, %d for prompts",
+               cpu_isa_name(engine->cpu_flags), engine->n_threads, engine->n_threads_batch);
+    engine_log(engine, TSR_LOG_INFO, "weights: %zu tensors packed in %.1f MiB, %zu used as mapped",
+               n_pool[POOL_CPU], (double)engine->weights->arena_bytes / (1 << 20),
+               n_pool[POOL_MAPPED]);
+}
+
 static int open_weights(tsr_engine *engine, const struct tsr_settings *settings,
                         struct tsr_error *error)
 {
@@ -157,7 +193,11 @@ static int open_weights(tsr_engine *engine, const struct tsr_settings *settings,
     if (!status)
         status = weights_load(engine->model, engine->plan, engine->team, load_progress, engine,
                               &engine->weights, error);
-    return status;
+    if (status)
+        return status;
+    log_missing_tiles(engine, settings, &cpu);
+    log_weights(engine);
+    return 0;
 }
 
 void tsr_engine_close(tsr_engine *engine)

@@ -30,6 +30,11 @@ struct tsr_engine {
     char message[sizeof((struct tsr_error *)0)->text];
 };
 
+/* A line for the caller's logger, where there is one. */
+__attribute__((format(printf, 3, 4))) void engine_log(const tsr_engine *engine,
+                                                      enum tsr_log_level level,
+                                                      const char *format, ...);
+
 /* Remembers an error's text as the engine's last message; returns its code. */
 int engine_fail(tsr_engine *engine, const struct tsr_error *error);
 

@@ -74,6 +74,10 @@ static int set_limits(tsr_session *session, const struct tsr_session_settings *s
     if (session->n_batch == 0 || session->n_ctx > INT32_MAX)
         return error_set(error, TSR_EINVAL, "n_batch %u and n_ctx %u: must be 1 to 2^31 - 1",
                          settings->n_batch, settings->n_ctx);
+    if (session->n_ctx > trained)
+        engine_log(session->engine, TSR_LOG_WARN,
+                   "a context of %u is longer than the %u that the model was trained with",
+                   session->n_ctx, trained);
     return 0;
 }
 
