@@ -145,8 +145,10 @@ static int check_ids(const tsr_session *session, const int32_t *ids, size_t n, u
     return 0;
 }
 
-/* One batch; `logits` receives every position's where not NULL. False when cancelled. */
-static bool eval_batch(tsr_session *session, const int32_t *ids, uint32_t n, float *logits)
+/* One batch; `logits` receives every position's where not NULL. False when cancelled. `prompt`: of
+ * a text of several tokens, though this batch may be its last one alone. */
+static bool eval_batch(tsr_session *session, const int32_t *ids, uint32_t n, float *logits,
+                       bool prompt)
 {
     tsr_engine *engine = session->engine;
     struct forward_batch batch = {
@@ -167,8 +169,8 @@ static bool eval_batch(tsr_session *session, const int32_t *ids, uint32_t n, flo
         return false;
     memcpy(session->ids + session->n_past, ids, n * sizeof *ids);
     session->n_past += n;
-    *(n > 1 ? &session->stats.n_prompt : &session->stats.n_decode) += n;
-    *(n > 1 ? &session->stats.prompt_seconds : &session->stats.decode_seconds) += now() - start;
+    *(prompt ? &session->stats.n_prompt : &session->stats.n_decode) += n;
+    *(prompt ? &session->stats.prompt_seconds : &session->stats.decode_seconds) += now() - start;
     return true;
 }
 
@@ -187,7 +189,7 @@ static int eval(tsr_session *session, const int32_t *ids, size_t n, float *logit
     for (size_t done = 0; done < n;) {
         uint32_t count = n - done < session->n_batch ? (uint32_t)(n - done) : session->n_batch;
         float *rows = logits ? logits + done * n_vocab : NULL;
-        if (!report(session, done, n) || !eval_batch(session, ids + done, count, rows)) {
+        if (!report(session, done, n) || !eval_batch(session, ids + done, count, rows, n > 1)) {
             atomic_store(&session->cancel, false);
             return error_set(error, TSR_ECANCELED, "cancelled after %zu of %zu tokens", done, n);
         }
