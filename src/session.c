@@ -74,10 +74,6 @@ static int set_limits(tsr_session *session, const struct tsr_session_settings *s
     if (session->n_batch == 0 || session->n_ctx > INT32_MAX)
         return error_set(error, TSR_EINVAL, "n_batch %u and n_ctx %u: must be 1 to 2^31 - 1",
                          settings->n_batch, settings->n_ctx);
-    if (session->n_ctx > trained)
-        engine_log(session->engine, TSR_LOG_WARN,
-                   "a context of %u is longer than the %u that the model was trained with",
-                   session->n_ctx, trained);
     return 0;
 }
 
@@ -92,12 +88,14 @@ static int fill_session(tsr_session *session, const struct tsr_session_settings 
     int status = set_limits(session, settings, error);
     if (status)
         return status;
+    enum kv_type type = settings->kv_type == TSR_KV_F32 ? KV_F32 : KV_F16;
+    status = kv_init(&session->kv, &engine->model->params, session->n_ctx, type, error);
+    if (status)
+        return status;
     session->ids = mem_alloc(session->n_ctx, sizeof *session->ids);
     session->logits = mem_alloc(engine->model->params.n_vocab, sizeof *session->logits);
     if (!session->ids || !session->logits)
-        return error_set(error, TSR_ENOMEM, "out of memory for a context of %u", session->n_ctx);
-    enum kv_type type = settings->kv_type == TSR_KV_F32 ? KV_F32 : KV_F16;
-    status = kv_init(&session->kv, &engine->model->params, session->n_ctx, type, error);
+        status = error_set(error, TSR_ENOMEM, "out of memory for a context of %u", session->n_ctx);
     if (!status)
         status = sampler_create(engine->model->params.n_vocab, &session->sampler, error);
     if (!status)
@@ -122,6 +120,11 @@ int tsr_session_open(tsr_engine *engine, const struct tsr_session_settings *sett
         tsr_session_close(session);
         return engine_fail(engine, &error);
     }
+    uint32_t trained = engine->model->params.n_ctx_train;
+    if (session->n_ctx > trained)
+        engine_log(engine, TSR_LOG_WARN,
+                   "a context of %u is longer than the %u that the model was trained with",
+                   session->n_ctx, trained);
     *out = session;
     return 0;
 }
