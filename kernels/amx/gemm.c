@@ -271,8 +271,8 @@ void AMX_NAME(tile_gemm)(const struct gemm_args *g, const struct tile_source *so
 
 /* ---- Rows ------------------------------------------------------------------------------------ */
 
-/* bf16, rounded to nearest even. A NaN whose payload is all ones, which no arithmetic makes, would
- * become zero. */
+/* bf16, rounded to nearest even. NaNs that no arithmetic makes may be lost: signalling ones become
+ * infinity, those with a payload of ones zero. */
 static vec_i32 round_bf16(vec_i32 bits)
 {
     vec_i32 odd = vi_and(vi_shr(bits, 16), vi_set1(1));

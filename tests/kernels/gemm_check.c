@@ -1,0 +1,350 @@
+/* The product of every record is held against double precision on the weights and activations that
+ * the kernel was given. The bound is that of rounding in floats, relative to the sum of the
+ * products' magnitudes; where all numbers are integers (WEIGHTS_EXACT, ACTS_EXACT) no float rounds
+ * and the product must be equal, to that of every other record too. */
+#include "tests/kernels/gemm_check.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/amx/tile.h"
+#include "kernels/float16.h"
+#include "tests/kernels/gemm_data.h"
+#include "tests/support/guard.h"
+#include "tests/support/random_weights.h"
+
+enum { MAX_ROWS = 64, MAX_K = 2048, GAP = 3, SHOWN_FAILURES = 8 };
+
+#define EXACT_LIMIT 0x1p23 /* integers up to here, and twice as large, are floats */
+
+/* The activations of a record as a product sees them: rows of ACT_BF16_Q8 are both. */
+enum view { VIEW_NUMBERS, VIEW_BYTES, VIEWS };
+
+struct gemm_case {
+    const struct gemm_kernel *kernel;
+    const struct block_type *type;
+    enum weights_kind weights;
+    enum acts_kind acts;
+    int n, k;
+    size_t row_bytes;
+    void *rows;   /* [n, k] in the file's blocks */
+    void *packed; /* or `rows` */
+    float *x;     /* [MAX_ROWS, k] */
+    void *a;      /* [MAX_ROWS] activation rows */
+    size_t a_stride;
+    float *c; /* [MAX_ROWS, n], rows ldc apart, nothing after the last */
+    size_t ldc;
+    void *scratch;
+    /* [VIEWS][MAX_ROWS, n]: the products, and how far from them one may be. */
+    double *want[VIEWS], *slack[VIEWS];
+    bool at_start; /* memory begins at a guard page */
+};
+
+void report_failure(struct report *report, const char *format, ...)
+{
+    va_list args;
+    if (report->n_failed++ >= SHOWN_FAILURES)
+        return;
+    printf("\n    ");
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+}
+
+static void fail(struct report *report, const struct gemm_case *g, const char *what)
+{
+    report_failure(report, "n %d, k %d, weights %s, acts %s: %s", g->n, g->k,
+                   weights_names[g->weights], acts_names[g->acts], what);
+}
+
+static void *allocate(const struct gemm_case *g, size_t n_bytes)
+{
+    return g->at_start ? guarded_after(n_bytes) : guarded(n_bytes);
+}
+
+/* ---- The reference --------------------------------------------------------------------------- */
+
+static double activation(const struct gemm_case *g, enum view view, int row, int i)
+{
+    const char *a = (const char *)g->a + (size_t)row * g->a_stride;
+    enum act_format format = g->kernel->act_format;
+    if (view == VIEW_NUMBERS)
+        return format == ACT_F32 ? ((const float *)a)[i] : bf16_to_f32(((const uint16_t *)a)[i]);
+    if (format == ACT_BF16_Q8)
+        a += act_content_bytes(ACT_BF16, (size_t)g->k);
+    const float *scales = (const float *)(a + act_q8_scale_offset((size_t)g->k));
+    return (double)scales[i / 32] * ((const int8_t *)a)[i];
+}
+
+static bool has_view(const struct gemm_case *g, enum view view)
+{
+    enum act_format format = g->kernel->act_format;
+    return format == ACT_BF16_Q8 || (format == ACT_Q8) == (view == VIEW_BYTES);
+}
+
+/* Rounds a weight as tiles hold it: to bf16, halves away from zero. Returns how far off the kernel's
+ * may be: it computes the weight with an error in the last places of `range`, which may take it to
+ * the other neighbour. */
+static double round_weight(float *w, float range)
+{
+    float exact = *w, upper = f32_from_bits((f32_bits(exact) & 0xffff0000) + 0x10000);
+    float lower = f32_from_bits(f32_bits(exact) & 0xffff0000);
+    *w = f32_from_bits((f32_bits(exact) + 0x8000) & 0xffff0000);
+    double tie = 0.5 * ((double)lower + upper);
+    return fabs(exact - tie) < 0x1p-21 * range ? fabs((double)upper - lower) : 0.0;
+}
+
+/* One column: weights w [k], ranges [k], and what rounding to bf16 may change [k]. */
+struct column {
+    float w[MAX_K], range[MAX_K];
+    double flip[MAX_K];
+};
+
+static void load_column(const struct gemm_case *g, enum view view, int j, struct column *column)
+{
+    const char *blocks = (const char *)g->rows + (size_t)j * g->row_bytes;
+    bool tiles = view == VIEW_NUMBERS && g->kernel->act_format != ACT_F32;
+    int elems = (int)g->type->n_elems;
+    g->type->dequantize(blocks, column->w, (size_t)g->k);
+    for (int i = 0; i < g->k; i += elems)
+        weight_ranges(g->type, blocks + (size_t)(i / elems) * g->type->n_bytes, column->range + i);
+    for (int i = 0; i < g->k; i++)
+        column->flip[i] = tiles ? round_weight(&column->w[i], column->range[i]) : 0.0;
+}
+
+static void reference_product(const struct gemm_case *g, enum view view, int row, int j,
+                              const struct column *column)
+{
+    double sum = 0.0, magnitude = 0.0, flips = 0.0, inputs = 0.0;
+    for (int i = 0; i < g->k; i++) {
+        double x = activation(g, view, row, i);
+        sum += x * column->w[i];
+        magnitude += fabs(x) * column->range[i];
+        flips += fabs(x) * column->flip[i];
+        inputs += fabs(x) + fabs(column->w[i]) + 1.0;
+    }
+    bool exact = g->weights == WEIGHTS_EXACT && g->acts == ACTS_EXACT && magnitude < EXACT_LIMIT;
+    int at = row * g->n + j;
+    g->want[view][at] = sum;
+    /* The last term: tiles take subnormal numbers as zeros. */
+    g->slack[view][at] = exact ? 0.0
+                               : (4.0 + sqrt(g->k)) * 0x1p-23 * magnitude + flips +
+                                     inputs * 0x1p-125;
+}
+
+static void make_reference(struct gemm_case *g)
+{
+    static struct column column;
+    for (int view = 0; view < VIEWS; view++) {
+        if (!has_view(g, view))
+            continue;
+        g->want[view] = guarded(MAX_ROWS * (size_t)g->n * sizeof(double));
+        g->slack[view] = guarded(MAX_ROWS * (size_t)g->n * sizeof(double));
+        for (int j = 0; j < g->n; j++) {
+            load_column(g, view, j, &column);
+            for (int row = 0; row < MAX_ROWS; row++)
+                reference_product(g, view, row, j, &column);
+        }
+    }
+}
+
+/* ---- Packing --------------------------------------------------------------------------------- */
+
+/* Packs in two parts, over bytes that are not zero, and at once: every byte must be the same. */
+static void check_pack(struct report *report, struct gemm_case *g)
+{
+    const struct gemm_kernel *kernel = g->kernel;
+    size_t bytes = kernel->packed_bytes(g->n, g->k), file_bytes = (size_t)g->n * g->row_bytes;
+    int panels = (g->n + kernel->nr - 1) / kernel->nr, middle = panels / 2 * kernel->nr;
+    const char *rest = (const char *)g->rows + (size_t)middle * g->row_bytes;
+    void *whole = allocate(g, bytes), *rows = allocate(g, file_bytes);
+    g->packed = allocate(g, bytes);
+    memset(g->packed, 0xa5, bytes);
+    memset(whole, 0x5a, bytes);
+    kernel->pack(g->packed, rest, g->n, g->k, middle, g->n);
+    kernel->pack(g->packed, g->rows, g->n, g->k, 0, middle);
+    kernel->pack(whole, g->rows, g->n, g->k, 0, g->n);
+    if (memcmp(g->packed, whole, bytes) != 0)
+        fail(report, g, "packing in parts differs from packing at once");
+    kernel->unpack(rows, whole, g->n, g->k, 0, g->n);
+    if (memcmp(rows, g->rows, file_bytes) != 0)
+        fail(report, g, "unpacking does not give the file's bytes");
+    size_t part = (size_t)(g->n - middle) * g->row_bytes;
+    void *last_rows = allocate(g, part);
+    kernel->unpack(last_rows, whole, g->n, g->k, middle, g->n);
+    if (memcmp(last_rows, rest, part) != 0)
+        fail(report, g, "unpacking a part does not give the file's bytes");
+    /* Panels are padded to 16 columns and 64 bytes, which only small matrices feel. */
+    if (g->n % 16 == 0 && g->k >= 512 && (double)bytes > 1.05 * (double)file_bytes)
+        fail(report, g, "packed is more than 5% larger than the file");
+    report->n_checks += 3;
+}
+
+/* ---- Products -------------------------------------------------------------------------------- */
+
+static void check_tiles_released(struct report *report, const struct gemm_case *g)
+{
+    struct tile_config config, released = {0};
+    tile_store_config(&config);
+    if (memcmp(&config, &released, sizeof config) != 0)
+        fail(report, g, "tiles are not released");
+}
+
+/* What the product left in C [m, ldc]: columns [n0, n1) as the reference has them, from its row
+ * `first` on, and the others as they were, all bits set. */
+static void check_values(struct report *report, const struct gemm_case *g, const float *c,
+                         int first, int m, int n0, int n1)
+{
+    bool tiles = g->kernel->act_format == ACT_BF16 ||
+                 (g->kernel->act_format == ACT_BF16_Q8 && m >= g->kernel->min_rows);
+    enum view view = tiles || g->kernel->act_format == ACT_F32 ? VIEW_NUMBERS : VIEW_BYTES;
+    for (int row = 0; row < m; row++)
+        for (int j = 0; j < (row + 1 < m ? (int)g->ldc : g->n); j++) {
+            float got = c[(size_t)row * g->ldc + (size_t)j];
+            if (j < n0 || j >= n1) {
+                if (f32_bits(got) != UINT32_MAX)
+                    fail(report, g, "written outside of the columns asked for");
+                continue;
+            }
+            int at = (first + row) * g->n + j;
+            if (fabs(got - g->want[view][at]) <= g->slack[view][at])
+                continue;
+            report_failure(report,
+                           "m %d, n %d, k %d, columns %d to %d, weights %s, acts %s: [%d, %d] is "
+                           "%.9g, not %.9g +- %.2g",
+                           m, g->n, g->k, n0, n1, weights_names[g->weights], acts_names[g->acts],
+                           row, j, got, g->want[view][at], g->slack[view][at]);
+        }
+}
+
+static void check_columns(struct report *report, const struct gemm_case *g, int m, int n0, int n1)
+{
+    /* The rows of A and C that touch the guard page. */
+    int first = g->at_start ? 0 : MAX_ROWS - m;
+    float *c = g->c + (size_t)first * g->ldc;
+    struct gemm_args args = {
+        .w = g->packed,
+        .n = g->n,
+        .k = g->k,
+        .n0 = n0,
+        .n1 = n1,
+        .a = (const char *)g->a + (size_t)first * g->a_stride,
+        .a_stride = g->a_stride,
+        .m = m,
+        .c = c + n0,
+        .ldc = g->ldc,
+        .scratch = g->scratch,
+    };
+    memset(g->c, 0xff, ((MAX_ROWS - 1) * g->ldc + (size_t)g->n) * sizeof(float));
+    if (g->kernel->begin)
+        g->kernel->begin();
+    g->kernel->gemm(&args);
+    if (g->kernel->end)
+        g->kernel->end();
+    if (g->kernel->cpu_flags & CPU_AMX_TILE)
+        check_tiles_released(report, g);
+    check_values(report, g, c, first, m, n0, n1);
+    report->n_checks++;
+}
+
+static void make_case(struct gemm_case *g, uint64_t *seed)
+{
+    size_t scratch_bytes = act_round_up(g->kernel->scratch_bytes(g->k), 64);
+    g->type = block_type_find(g->kernel->block_id);
+    g->row_bytes = (size_t)g->k / g->type->n_elems * g->type->n_bytes;
+    g->rows = allocate(g, (size_t)g->n * g->row_bytes);
+    g->packed = g->rows;
+    g->x = allocate(g, MAX_ROWS * (size_t)g->k * sizeof(float));
+    g->a_stride = act_row_bytes(g->kernel->act_format, (size_t)g->k);
+    g->a = allocate(g, (MAX_ROWS - 1) * g->a_stride +
+                           act_content_bytes(g->kernel->act_format, (size_t)g->k));
+    g->ldc = (size_t)g->n + GAP;
+    g->c = allocate(g, ((MAX_ROWS - 1) * g->ldc + (size_t)g->n) * sizeof(float));
+    g->scratch = allocate(g, scratch_bytes);
+    memset(g->scratch, 0xff, scratch_bytes);
+    fill_weights(g->weights, g->type, g->rows, (size_t)g->n * g->row_bytes, seed);
+    fill_acts(g->acts, g->x, MAX_ROWS, g->k, seed);
+    g->kernel->quantize_rows(g->a, g->a_stride, g->x, (size_t)g->k, MAX_ROWS, g->k);
+}
+
+static void check_case(struct report *report, struct gemm_case *g, const int *rows, uint64_t *seed)
+{
+    make_case(g, seed);
+    if (g->kernel->pack)
+        check_pack(report, g);
+    make_reference(g);
+    for (; *rows >= 0; rows++) {
+        check_columns(report, g, *rows, 0, g->n);
+        if (*rows != 1 && *rows != 5 && *rows != 17)
+            continue;
+        for (int n0 = 0; n0 < g->n; n0 += g->kernel->nr)
+            check_columns(report, g, *rows, n0,
+                          n0 + g->kernel->nr < g->n ? n0 + g->kernel->nr : g->n);
+    }
+    guarded_free_all();
+}
+
+/* ---- The grid -------------------------------------------------------------------------------- */
+
+/* Lists end at -1. */
+struct grid {
+    int rows[16], columns[8];
+    int depths[3][8]; /* for types of blocks of 1, 32 and 256 */
+    bool cross;       /* more pairs of data for every shape */
+};
+
+static const struct grid small_grid = {
+    .rows = {0, 1, 2, 3, 5, 8, 15, 17, 33, -1},
+    .columns = {1, 17, 48, -1},
+    .depths = {{7, 172, 1, -1}, {96, 288, 32, -1}, {256, 512, 256, -1}},
+};
+static const struct grid large_grid = {
+    .rows = {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 64, -1},
+    .columns = {1, 16, 17, 31, 48, 200, -1},
+    .depths = {{1, 7, 64, 172, 513, 2048, -1},
+               {32, 64, 96, 256, 288, 512, 2048, -1},
+               {256, 512, 768, 2048, -1}},
+    .cross = true,
+};
+
+/* Pairs that no run leaves out. */
+static const struct {
+    enum weights_kind weights;
+    enum acts_kind acts;
+} pairs[] = {
+    {WEIGHTS_EXACT, ACTS_EXACT},   {WEIGHTS_RANDOM, ACTS_RANDOM},
+    {WEIGHTS_BITS, ACTS_OUTLIERS}, {WEIGHTS_EXTREME, ACTS_SATURATED},
+    {WEIGHTS_TINY, ACTS_RANDOM},   {WEIGHTS_NEGATIVE, ACTS_TINY},
+    {WEIGHTS_ZERO, ACTS_OUTLIERS}, {WEIGHTS_RANDOM, ACTS_ZERO},
+};
+enum { N_PAIRS = sizeof pairs / sizeof pairs[0] };
+
+void check_products(struct report *report, bool all)
+{
+    const struct grid *grid = all ? &large_grid : &small_grid;
+    int elems = (int)block_type_find(report->kernel->block_id)->n_elems;
+    const int *depths = grid->depths[elems == 1 ? 0 : elems == 32 ? 1 : 2];
+    uint64_t seed = 1;
+    unsigned round = 0;
+    for (const int *n = grid->columns; *n >= 0; n++)
+        for (const int *k = depths; *k >= 0; k++, round++) {
+            struct gemm_case g = {
+                .kernel = report->kernel,
+                .weights = pairs[round % N_PAIRS].weights,
+                .acts = pairs[round % N_PAIRS].acts,
+                .n = *n,
+                .k = *k,
+                .at_start = round % 2,
+            };
+            check_case(report, &g, grid->rows, &seed);
+            if (!grid->cross)
+                continue;
+            g.at_start = !g.at_start;
+            check_case(report, &g, grid->rows, &seed);
+            g.weights = (enum weights_kind)(round % WEIGHTS_KINDS);
+            g.acts = (enum acts_kind)(round / WEIGHTS_KINDS % ACTS_KINDS);
+            check_case(report, &g, grid->rows, &seed);
+        }
+}
