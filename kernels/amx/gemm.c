@@ -271,12 +271,13 @@ void AMX_NAME(tile_gemm)(const struct gemm_args *g, const struct tile_source *so
 
 /* ---- Rows ------------------------------------------------------------------------------------ */
 
-/* bf16, rounded to nearest even. NaNs that no arithmetic makes may be lost: signalling ones become
- * infinity, those with a payload of ones zero. */
-static vec_i32 round_bf16(vec_i32 bits)
+/* As f32_to_bf16: rounded to nearest even, NaN stays NaN. */
+static vec_i32 round_bf16(vec_f32 x)
 {
-    vec_i32 odd = vi_and(vi_shr(bits, 16), vi_set1(1));
-    return vi_shr(vi_add(bits, vi_add(odd, vi_set1(0x7fff))), 16);
+    vec_i32 bits = vf_bits(x), odd = vi_and(vi_shr(bits, 16), vi_set1(1));
+    vec_i32 rounded = vi_add(bits, vi_add(odd, vi_set1(0x7fff)));
+    vec_i32 quiet = vi_and_or(bits, vi_set1(0xffff0000), vi_set1(0x00400000));
+    return vi_shr(vf_choose_nan(x, quiet, rounded), 16);
 }
 
 void AMX_NAME(tile_quantize_rows)(void *a, size_t a_stride, const float *x, size_t ldx, int m,
@@ -287,7 +288,7 @@ void AMX_NAME(tile_quantize_rows)(void *a, size_t a_stride, const float *x, size
         uint8_t *to = (uint8_t *)a + (size_t)i * a_stride;
         int done = 0;
         for (; done + AMX_LANES <= k; done += AMX_LANES)
-            vi_store_low_words(to + 2 * done, round_bf16(vi_load(from + done)));
+            vi_store_low_words(to + 2 * done, round_bf16(vf_load(from + done)));
         for (; done < k; done++) {
             uint16_t half = f32_to_bf16(from[done]);
             memcpy(to + 2 * done, &half, 2);

@@ -52,6 +52,11 @@ static inline vec_i32 vi_from_i8(const void *p)
     return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
 static inline vec_f32 vf_from_i32(vec_i32 x) { return _mm512_cvtepi32_ps(x); }
+/* Where x is NaN the lanes of `nan`, elsewhere those of `number`. */
+static inline vec_i32 vf_choose_nan(vec_f32 x, vec_i32 nan, vec_i32 number)
+{
+    return _mm512_mask_mov_epi32(number, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), nan);
+}
 /* The low words of the lanes, side by side. */
 static inline void vi_store_low_words(void *p, vec_i32 x)
 {
@@ -102,6 +107,10 @@ static inline vec_i32 vi_from_i8(const void *p)
     return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
 }
 static inline vec_f32 vf_from_i32(vec_i32 x) { return _mm256_cvtepi32_ps(x); }
+static inline vec_i32 vf_choose_nan(vec_f32 x, vec_i32 nan, vec_i32 number)
+{
+    return _mm256_blendv_epi8(number, nan, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+}
 static inline void vi_store_low_words(void *p, vec_i32 x)
 {
     __m128i low = _mm256_castsi256_si128(x), high = _mm256_extracti128_si256(x, 1);
