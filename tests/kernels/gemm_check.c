@@ -1,7 +1,7 @@
 /* The product of every record is held against double precision on the weights and activations that
- * the kernel was given. The bound is that of rounding in floats, relative to the sum of the
- * products' magnitudes; where all numbers are integers (WEIGHTS_EXACT, ACTS_EXACT) no float rounds
- * and the product must be equal, to that of every other record too. */
+ * the kernel was given, within a bound on the rounding of its sums (see "Bounds"); where all numbers
+ * are integers (WEIGHTS_EXACT, ACTS_EXACT) no float rounds and the product must be equal, to that of
+ * every other record too. */
 #include "tests/kernels/gemm_check.h"
 
 #include <math.h>
@@ -19,8 +19,9 @@ enum { MAX_ROWS = 64, MAX_K = 2048, GAP = 3, SHOWN_FAILURES = 8 };
 
 #define EXACT_LIMIT 0x1p23 /* integers up to here, and twice as large, are floats */
 
-/* The activations of a record as a product sees them: rows of ACT_BF16_Q8 are both. */
-enum view { VIEW_NUMBERS, VIEW_BYTES, VIEWS };
+/* The activations as a product sees them: a record has one or, as many rows take another way than
+ * few, two. */
+enum view { VIEW_F32, VIEW_Q8, VIEW_BF16, VIEWS };
 
 struct gemm_case {
     const struct gemm_kernel *kernel;
@@ -64,81 +65,141 @@ static void *allocate(const struct gemm_case *g, size_t n_bytes)
     return g->at_start ? guarded_after(n_bytes) : guarded(n_bytes);
 }
 
-/* ---- The reference --------------------------------------------------------------------------- */
+/* ---- Activations ----------------------------------------------------------------------------- */
+
+/* The view of a product of m rows. */
+static enum view view_of(const struct gemm_kernel *kernel, int m)
+{
+    switch (kernel->act_format) {
+    case ACT_Q8: return VIEW_Q8;
+    case ACT_BF16: return VIEW_BF16;
+    case ACT_BF16_Q8: return m >= kernel->min_rows ? VIEW_BF16 : VIEW_Q8;
+    default: return VIEW_F32;
+    }
+}
+
+static bool has_view(const struct gemm_kernel *kernel, enum view view)
+{
+    return view_of(kernel, 0) == view || view_of(kernel, MAX_ROWS) == view;
+}
 
 static double activation(const struct gemm_case *g, enum view view, int row, int i)
 {
     const char *a = (const char *)g->a + (size_t)row * g->a_stride;
-    enum act_format format = g->kernel->act_format;
-    if (view == VIEW_NUMBERS)
-        return format == ACT_F32 ? ((const float *)a)[i] : bf16_to_f32(((const uint16_t *)a)[i]);
-    if (format == ACT_BF16_Q8)
+    if (view == VIEW_BF16)
+        return bf16_to_f32(((const uint16_t *)a)[i]);
+    if (has_view(g->kernel, VIEW_BF16)) /* the other view comes behind */
         a += act_content_bytes(ACT_BF16, (size_t)g->k);
+    if (view == VIEW_F32)
+        return ((const float *)a)[i];
     const float *scales = (const float *)(a + act_q8_scale_offset((size_t)g->k));
     return (double)scales[i / 32] * ((const int8_t *)a)[i];
 }
 
-static bool has_view(const struct gemm_case *g, enum view view)
+/* ---- Bounds ----------------------------------------------------------------------------------
+ *
+ * U is the largest relative error of one operation on floats. A sum whose every term goes through at
+ * most n of them is off by no more than n * U * T, T the sum of the terms' magnitudes (Higham,
+ * Accuracy and Stability of Numerical Algorithms, 4.2). T is of the terms that are summed, which
+ * may be larger than the products are:
+ *
+ *     floats        x * w
+ *     codes         x * step * code and x * zero, where w = step * code - zero and codes are
+ *                   unsigned: up to `spread` and `largest`, or a step more where a table's values
+ *                   are offset by 128
+ *     bf16 tiles    x * w
+ *
+ * If all terms are alike, so are their errors, and a sum comes near to the bound (IQ4_XS codes and
+ * activations at their ends: 330 U of 2048). Otherwise errors are of either sign, and the sum of n
+ * grows with the root of n; twice the root is never exceeded in practice (Higham and Mary, A New
+ * Approach to Probabilistic Rounding Error Analysis, 2019), with room for those few that all terms
+ * share. */
+#define U 0x1p-24
+
+/* In units of U * T. */
+static double sum_error(const struct gemm_case *g, enum view view)
 {
-    enum act_format format = g->kernel->act_format;
-    return format == ACT_BF16_Q8 || (format == ACT_Q8) == (view == VIEW_BYTES);
+    /* An addition and maybe the product, then those of partial sums. Or, for each of the scales of a
+     * unit of 32, of codes and of zeros; and the products of scales. Or the 16 of an even or odd k
+     * in a tile, those of both and of C. */
+    double n = view == VIEW_F32  ? g->k + 4.0
+               : view == VIEW_Q8 ? 4.0 * g->k / 32 + 3.0
+                                 : 18.0 + g->k / 32.0;
+    bool alike = g->acts == ACTS_SATURATED;
+    return alike ? n : fmin(n, 8.0 + 2.0 * sqrt(n));
 }
 
-/* Rounds a weight as tiles hold it: to bf16, halves away from zero. Returns how far off the kernel's
- * may be: it computes the weight with an error in the last places of `range`, which may take it to
- * the other neighbour. */
-static double round_weight(float *w, float range)
+/* To bf16, halves away from zero, as weights are brought into tiles. */
+static double round_weight(double w)
 {
-    float exact = *w, upper = f32_from_bits((f32_bits(exact) & 0xffff0000) + 0x10000);
-    float lower = f32_from_bits(f32_bits(exact) & 0xffff0000);
-    *w = f32_from_bits((f32_bits(exact) + 0x8000) & 0xffff0000);
-    double tie = 0.5 * ((double)lower + upper);
-    return fabs(exact - tie) < 0x1p-21 * range ? fabs((double)upper - lower) : 0.0;
+    return f32_from_bits((f32_bits((float)w) + 0x8000) & 0xffff0000);
 }
 
-/* One column: weights w [k], ranges [k], and what rounding to bf16 may change [k]. */
+/* How far a weight in a tile may be from round_weight(w). Before it is rounded, it has been
+ * step * (origin + code) + (-step * origin - minimum), which is off by the rounding of the second
+ * term and of the sum (kernels/amx/dequantize.h), and w itself by that of two terms. A smaller error
+ * can take it across a tie to the next bf16, a larger one by more. */
+static double weight_error(const struct gemm_case *g, double w, const struct weight_range *range)
+{
+    uint32_t id = g->kernel->block_id;
+    bool wide = id == BLOCK_Q8_0 || id == BLOCK_IQ4_NL || id == BLOCK_IQ4_XS;
+    double origin = wide ? 32768 + 128 : 128 + 32;
+    double error = U * range->step * origin + 4 * U * (range->spread + range->largest);
+    if (g->type->n_elems == 1)
+        return 0.0; /* floats are only rounded */
+    return fmax(round_weight(w + error) - round_weight(w), round_weight(w) - round_weight(w - error));
+}
+
+/* ---- The reference --------------------------------------------------------------------------- */
+
+/* One column: its weights, as tiles hold them where they go there; the largest terms that they may
+ * be the sum of; how far off they may be. */
 struct column {
-    float w[MAX_K], range[MAX_K];
-    double flip[MAX_K];
+    double w[MAX_K], terms[MAX_K], error[MAX_K];
 };
 
 static void load_column(const struct gemm_case *g, enum view view, int j, struct column *column)
 {
+    static float w[MAX_K];
+    static struct weight_range ranges[MAX_K];
     const char *blocks = (const char *)g->rows + (size_t)j * g->row_bytes;
-    bool tiles = view == VIEW_NUMBERS && g->kernel->act_format != ACT_F32;
-    int elems = (int)g->type->n_elems;
-    g->type->dequantize(blocks, column->w, (size_t)g->k);
-    for (int i = 0; i < g->k; i += elems)
-        weight_ranges(g->type, blocks + (size_t)(i / elems) * g->type->n_bytes, column->range + i);
-    for (int i = 0; i < g->k; i++)
-        column->flip[i] = tiles ? round_weight(&column->w[i], column->range[i]) : 0.0;
+    size_t elems = g->type->n_elems;
+    g->type->dequantize(blocks, w, (size_t)g->k);
+    for (size_t i = 0; i < (size_t)g->k; i += elems)
+        weight_ranges(g->type, blocks + i / elems * g->type->n_bytes, ranges + i);
+    for (int i = 0; i < g->k; i++) {
+        const struct weight_range *r = &ranges[i];
+        column->w[i] = view == VIEW_BF16 ? round_weight(w[i]) : w[i];
+        column->error[i] = view == VIEW_BF16 ? weight_error(g, w[i], r) : 0.0;
+        column->terms[i] =
+            view == VIEW_Q8 ? r->spread + r->largest + 2.0 * r->step : fabs(column->w[i]);
+    }
 }
 
 static void reference_product(const struct gemm_case *g, enum view view, int row, int j,
                               const struct column *column)
 {
-    double sum = 0.0, magnitude = 0.0, flips = 0.0, inputs = 0.0;
+    double sum = 0.0, terms = 0.0, inputs = 0.0, weight_errors = 0.0;
     for (int i = 0; i < g->k; i++) {
         double x = activation(g, view, row, i);
         sum += x * column->w[i];
-        magnitude += fabs(x) * column->range[i];
-        flips += fabs(x) * column->flip[i];
+        terms += fabs(x) * column->terms[i];
+        weight_errors += fabs(x) * column->error[i];
         inputs += fabs(x) + fabs(column->w[i]) + 1.0;
     }
-    bool exact = g->weights == WEIGHTS_EXACT && g->acts == ACTS_EXACT && magnitude < EXACT_LIMIT;
+    bool exact = g->weights == WEIGHTS_EXACT && g->acts == ACTS_EXACT && terms < EXACT_LIMIT;
     int at = row * g->n + j;
     g->want[view][at] = sum;
     /* The last term: tiles take subnormal numbers as zeros. */
-    g->slack[view][at] = exact ? 0.0
-                               : (4.0 + sqrt(g->k)) * 0x1p-23 * magnitude + flips +
-                                     inputs * 0x1p-125;
+    g->slack[view][at] =
+        exact ? 0.0 : sum_error(g, view) * U * terms + weight_errors + inputs * 0x1p-125;
 }
 
 static void make_reference(struct gemm_case *g)
 {
     static struct column column;
     for (int view = 0; view < VIEWS; view++) {
-        if (!has_view(g, view))
+        if (!has_view(g->kernel, view))
             continue;
         g->want[view] = guarded(MAX_ROWS * (size_t)g->n * sizeof(double));
         g->slack[view] = guarded(MAX_ROWS * (size_t)g->n * sizeof(double));
@@ -197,9 +258,7 @@ static void check_tiles_released(struct report *report, const struct gemm_case *
 static void check_values(struct report *report, const struct gemm_case *g, const float *c,
                          int first, int m, int n0, int n1)
 {
-    bool tiles = g->kernel->act_format == ACT_BF16 ||
-                 (g->kernel->act_format == ACT_BF16_Q8 && m >= g->kernel->min_rows);
-    enum view view = tiles || g->kernel->act_format == ACT_F32 ? VIEW_NUMBERS : VIEW_BYTES;
+    enum view view = view_of(g->kernel, m);
     for (int row = 0; row < m; row++)
         for (int j = 0; j < (row + 1 < m ? (int)g->ldc : g->n); j++) {
             float got = c[(size_t)row * g->ldc + (size_t)j];

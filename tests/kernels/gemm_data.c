@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "kernels/float16.h"
+#include "kernels/layout.h"
 #include "kernels/scalar/blocks.h"
+#include "kernels/unit.h"
 #include "tests/support/random_weights.h"
 
 const char *const weights_names[WEIGHTS_KINDS] = {"random", "bits",     "zero", "extreme",
@@ -142,20 +144,45 @@ void fill_weights(enum weights_kind kind, const struct block_type *type, void *b
     }
 }
 
-void weight_ranges(const struct block_type *type, const void *block, float *ranges)
+/* Steps from the least code's value to the largest's. */
+static int code_steps(uint32_t id)
 {
-    static const int codes[] = {-1, 0x00, 0xff, 0x80}; /* -1: as they are */
+    const int8_t *table = unit_table(id);
+    int least = 0, largest = 0;
+    for (int i = 0; table && i < 16; i++) {
+        least = table[i] < least ? table[i] : least;
+        largest = table[i] > largest ? table[i] : largest;
+    }
+    return table ? largest - least : (1 << panel_format_find(id)->bits) - 1;
+}
+
+/* Bytes of codes of which some are the least and some the largest, of 1 to 8 bits and of tables. */
+static const int extreme_codes[] = {0x00, 0xff, 0x77, 0x80, 0x7f};
+
+void weight_ranges(const struct block_type *type, const void *block, struct weight_range *ranges)
+{
     const struct fields *fields = fields_of(type->id);
     uint8_t changed[MAX_BLOCK_BYTES];
-    float w[SUPER_BLOCK_ELEMS];
+    float w[MAX_BLOCK_K], least[MAX_BLOCK_K], most[MAX_BLOCK_K];
+    type->dequantize(block, least, type->n_elems);
+    memcpy(most, least, sizeof most);
     memcpy(changed, block, type->n_bytes);
-    memset(ranges, 0, type->n_elems * sizeof *ranges);
-    for (size_t c = 0; c < (fields ? sizeof codes / sizeof codes[0] : 1); c++) {
-        if (codes[c] >= 0)
-            memset(changed + fields->codes, codes[c], (size_t)(fields->codes_end - fields->codes));
+    for (size_t c = 0; fields && c < sizeof extreme_codes / sizeof extreme_codes[0]; c++) {
+        memset(changed + fields->codes, extreme_codes[c],
+               (size_t)(fields->codes_end - fields->codes));
         type->dequantize(changed, w, type->n_elems);
-        for (size_t i = 0; i < type->n_elems; i++)
-            ranges[i] = fmaxf(ranges[i], fabsf(w[i]));
+        for (size_t i = 0; i < type->n_elems; i++) {
+            least[i] = fminf(least[i], w[i]);
+            most[i] = fmaxf(most[i], w[i]);
+        }
+    }
+    for (size_t i = 0; i < type->n_elems; i++) {
+        float spread = most[i] - least[i];
+        ranges[i] = (struct weight_range){
+            .step = fields ? spread / (float)code_steps(type->id) : 0.0f,
+            .spread = spread,
+            .largest = fmaxf(fabsf(least[i]), fabsf(most[i])),
+        };
     }
 }
 

@@ -34,8 +34,15 @@ void fill_weights(enum weights_kind kind, const struct block_type *type, void *b
 /* x [m, k] */
 void fill_acts(enum acts_kind kind, float *x, int m, int k, uint64_t *seed);
 
-/* The largest magnitude that each weight of a block [n_elems] could have with other codes and the
- * scales as they are: what the rounding of a kernel that offsets codes is relative to. */
-void weight_ranges(const struct block_type *type, const void *block, float *ranges);
+/* What a weight could be with other codes and the scales as they are: kernels that offset codes, or
+ * keep minimums apart, add terms of this size, whatever the weight itself is. */
+struct weight_range {
+    float step;    /* from code to code */
+    float spread;  /* from the least to the largest */
+    float largest; /* of magnitudes */
+};
+
+/* Of each weight of a block [n_elems]; for floats the step and the spread are 0. */
+void weight_ranges(const struct block_type *type, const void *block, struct weight_range *ranges);
 
 #endif
