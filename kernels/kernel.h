@@ -93,8 +93,10 @@ enum cpu_flag {
  *         product; the row padded to 64 bytes.
  * ACT_BF16: k bf16 (rounded to nearest even), padded with zeros to 64 bytes: operands of tiles.
  * ACT_BF16_Q8: the row as ACT_BF16, then as ACT_Q8: for kernels that use tiles for many rows and
- *         integer dot products for few, which is only known when experts have been chosen. */
-enum act_format { ACT_F32, ACT_Q8, ACT_BF16, ACT_BF16_Q8, ACT_FORMAT_COUNT };
+ *         integer dot products for few, which is only known when experts have been chosen.
+ * ACT_BF16X3_F32: x ~ high + low, two bf16: for every 32 k 64 bytes of high, the same again, 64 of
+ *         low, zeros behind k; then the row as ACT_F32. For weights that are floats. */
+enum act_format { ACT_F32, ACT_Q8, ACT_BF16, ACT_BF16_Q8, ACT_BF16X3_F32, ACT_FORMAT_COUNT };
 
 static inline size_t act_round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 static inline size_t act_q8_scale_offset(size_t k) { return act_round_up(k, 64); }
@@ -105,6 +107,7 @@ static inline size_t act_q8_sum_offset(size_t k)
 /* Bytes of the contents of a row of k activations, a multiple of 64. */
 static inline size_t act_content_bytes(enum act_format format, size_t k)
 {
+    size_t f32 = act_round_up(k * sizeof(float), 64);
     size_t bf16 = act_round_up(2 * k, 64);
     size_t q8 = act_round_up(act_q8_sum_offset(k) + k / 32 * sizeof(float), 64);
     switch (format) {
@@ -114,8 +117,10 @@ static inline size_t act_content_bytes(enum act_format format, size_t k)
         return bf16;
     case ACT_BF16_Q8:
         return bf16 + q8;
+    case ACT_BF16X3_F32:
+        return 3 * bf16 + f32;
     default:
-        return act_round_up(k * sizeof(float), 64);
+        return f32;
     }
 }
 /* Bytes from row to row: an odd number of cache lines, so that the same k of many rows does not
@@ -144,7 +149,7 @@ struct gemm_kernel {
     uint32_t block_id;   /* weight type */
     enum act_format act_format;
     int mr, nr, kr;
-    int min_rows; /* of ACT_BF16_Q8: with fewer rows gemm uses the 8-bit ones */
+    int min_rows; /* of formats of two parts: with fewer rows gemm uses the second */
     /* Packed layout: kernels of different ISAs that name the same layout read the same bytes.
      * Drawn in layout.h. NULL pack: the kernel reads the file's rows as they are. */
     size_t (*packed_bytes)(int n, int k);

@@ -296,3 +296,32 @@ void AMX_NAME(tile_quantize_rows)(void *a, size_t a_stride, const float *x, size
         memset(to + 2 * k, 0, act_content_bytes(ACT_BF16, (size_t)k) - 2 * (size_t)k);
     }
 }
+
+/* The tile rows of 32 floats. */
+static void split_step(uint8_t *to, const float *x)
+{
+    for (int i = 0; i < TILE_K; i += AMX_LANES) {
+        vec_f32 all = vf_load(x + i);
+        vec_i32 high = round_bf16(all);
+        vi_store_low_words(to + 2 * i, high);
+        vi_store_low_words(to + TILE_ROW_BYTES + 2 * i, high);
+        vi_store_low_words(to + 2 * TILE_ROW_BYTES + 2 * i,
+                           round_bf16(vf_sub(all, vf_of_bits(vi_shl(high, 16)))));
+    }
+}
+
+void AMX_NAME(tile_split_rows)(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+{
+    for (int i = 0; i < m; i++) {
+        const float *from = x + (size_t)i * ldx;
+        uint8_t *to = (uint8_t *)a + (size_t)i * a_stride;
+        int done = 0;
+        for (; done + TILE_K <= k; done += TILE_K, to += 3 * TILE_ROW_BYTES)
+            split_step(to, from + done);
+        if (done == k)
+            continue;
+        float last[TILE_K] = {0};
+        memcpy(last, from + done, (size_t)(k - done) * sizeof *last);
+        split_step(to, last);
+    }
+}

@@ -27,4 +27,7 @@ void AMX_NAME(tile_gemm)(const struct gemm_args *args, const struct tile_source 
 void AMX_NAME(tile_quantize_rows)(void *a, size_t a_stride, const float *x, size_t ldx, int m,
                                   int k);
 
+/* The first part of ACT_BF16X3_F32. */
+void AMX_NAME(tile_split_rows)(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k);
+
 #endif

@@ -1,6 +1,6 @@
 /* The kernel records of AMX, over the packed layouts that all instruction sets share: many rows go
- * through bf16 tiles, few through the next lower instruction set's integer dot products over the
- * same bytes. Packing is the lower instruction sets' (dispatch.c). */
+ * through bf16 tiles, few through the next lower instruction set's products over the same bytes.
+ * Packing is the lower instruction sets' (dispatch.c). */
 #include <string.h>
 
 #include "kernels/amx/dequantize.h"
@@ -12,10 +12,12 @@
 #if defined(__AVX512F__)
 #define AMX_RECORD_NAME "amx"
 #define LOWER_KERNELS avx512_q_kernels
+#define LOWER_FLOAT_KERNELS avx512_float_kernels
 enum { AMX_FLAGS = CPU_AMX_TILE | CPU_AMX_BF16 | CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI };
 #else
 #define AMX_RECORD_NAME "amx+avx2"
 #define LOWER_KERNELS avx2_q_kernels
+#define LOWER_FLOAT_KERNELS avx2_float_kernels
 enum { AMX_FLAGS = CPU_AMX_TILE | CPU_AMX_BF16 | CPU_AVX2 };
 #endif
 
@@ -75,18 +77,59 @@ static void gemm_bf16(const struct gemm_args *g)
     AMX_NAME(tile_gemm)(g, g->k % TILE_K ? &ragged : &whole);
 }
 
+/* F32 and F16 keep their precision: a weight and an activation are the sum of two bf16 each, and of
+ * their four products the least is left out. For every TILE_K of the panel there are three of depth,
+ *
+ *     A: high high low  (ACT_BF16X3_F32)        B: high low high */
+AMX_INLINE vec_f32 float_weights(const uint8_t *panel, int k, int c0, bool low, uint32_t id)
+{
+    size_t at = (size_t)k * PANEL_COLUMNS + (size_t)c0;
+    vec_f32 w = id == BLOCK_F32 ? vf_load((const float *)panel + at)
+                                : vf_from_f16((const uint16_t *)panel + at);
+    return low ? vf_sub(w, vf_round_bf16(w)) : w;
+}
+
+AMX_INLINE void fill_floats(uint8_t *tiles, const struct gemm_args *g, int panel_index, int k0,
+                            int k1, uint32_t id)
+{
+    size_t bytes = float_panel_bytes(g->k / 3, id == BLOCK_F32 ? 4 : 2);
+    const uint8_t *panel = (const uint8_t *)g->w + (size_t)panel_index * bytes;
+    for (int step = k0 / TILE_K; step < k1 / TILE_K; step++) {
+        const bool low = step % 3 == 1;
+        int k = step / 3 * TILE_K;
+        for (int row = 0; row < TILE_ROWS; row++, k += 2, tiles += TILE_ROW_BYTES)
+            for (int c0 = 0; c0 < PANEL_COLUMNS; c0 += AMX_LANES)
+                vi_store(tiles + 4 * c0, vf_pack_bf16(float_weights(panel, k, c0, low, id),
+                                                      float_weights(panel, k + 1, c0, low, id)));
+    }
+}
+
+static void fill_f32(uint8_t *tiles, const struct gemm_args *g, int panel, int k0, int k1)
+{
+    fill_floats(tiles, g, panel, k0, k1, BLOCK_F32);
+}
+
+static void fill_f16(uint8_t *tiles, const struct gemm_args *g, int panel, int k0, int k1)
+{
+    fill_floats(tiles, g, panel, k0, k1, BLOCK_F16);
+}
+
 /* From how many rows on tiles are faster than the lower kernel, as measured (docs/performance.md).
  * Where the halves of a unit have scales of their own, the lower kernel is slower, tiles are not. */
 #define HAS_HALVES(id)  ((id) == BLOCK_Q2_K || (id) == BLOCK_Q3_K || (id) == BLOCK_Q6_K)
 #define MIN_ROWS(type) (HAS_HALVES(BLOCK_##type) ? 8 : 20)
+enum { FLOAT_MIN_ROWS = 16 };
 
 /* ---- Few rows -------------------------------------------------------------------------------- */
 
-/* The kernel of the next lower instruction set for the same packed bytes; its rows are ACT_Q8. */
+/* The kernel of the next lower instruction set for the same packed bytes; its rows are ACT_Q8 or,
+ * for floats, ACT_F32. */
 static const struct gemm_kernel *lower_kernel(uint32_t block_id)
 {
     size_t count;
-    const struct gemm_kernel *kernels = LOWER_KERNELS(&count);
+    bool floats = block_id == BLOCK_F32 || block_id == BLOCK_F16;
+    const struct gemm_kernel *kernels =
+        floats ? LOWER_FLOAT_KERNELS(&count) : LOWER_KERNELS(&count);
     for (size_t i = 0; i < count; i++)
         if (kernels[i].block_id == block_id)
             return &kernels[i];
@@ -112,6 +155,28 @@ static void quantize_both(void *a, size_t a_stride, const float *x, size_t ldx, 
                                             a_stride, x, ldx, m, k);
 }
 
+/* Tiles of floats take whole steps of depth only: a k that is no multiple is left to the others. */
+static void gemm_floats(const struct gemm_args *g, uint32_t block_id, int min_rows,
+                        const struct tile_source *source)
+{
+    if (g->m >= min_rows && g->k % TILE_K == 0) {
+        struct gemm_args tripled = *g;
+        tripled.k = 3 * g->k;
+        AMX_NAME(tile_gemm)(&tripled, source);
+        return;
+    }
+    struct gemm_args few = *g;
+    few.a = (const uint8_t *)g->a + 3 * act_content_bytes(ACT_BF16, (size_t)g->k);
+    lower_kernel(block_id)->gemm(&few);
+}
+
+static void quantize_floats(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+{
+    size_t split_bytes = 3 * act_content_bytes(ACT_BF16, (size_t)k);
+    AMX_NAME(tile_split_rows)(a, a_stride, x, ldx, m, k);
+    float_copy_rows((uint8_t *)a + split_bytes, a_stride, x, ldx, m, k);
+}
+
 /* ---- Records --------------------------------------------------------------------------------- */
 
 #define DEFINE_KERNEL(type)                                                                      \
@@ -131,6 +196,25 @@ static void quantize_both(void *a, size_t a_stride, const float *x, size_t ldx, 
     }
 PACKED_CODE_TYPES(DEFINE_KERNEL)
 
+#define DEFINE_FLOAT_KERNEL(type, lower)                                                         \
+    static const struct tile_source source_##type = {.fill = fill_##lower};                      \
+    static size_t scratch_##type(int k)                                                          \
+    {                                                                                            \
+        size_t few = lower_kernel(BLOCK_##type)->scratch_bytes(k);                               \
+        size_t many = AMX_NAME(tile_gemm_scratch)(3 * k);                                        \
+        return few > many ? few : many;                                                          \
+    }                                                                                            \
+    static void gemm_tiles_##type(const struct gemm_args *g)                                     \
+    {                                                                                            \
+        gemm_floats(g, BLOCK_##type, 0, &source_##type);                                         \
+    }                                                                                            \
+    static void gemm_##type(const struct gemm_args *g)                                           \
+    {                                                                                            \
+        gemm_floats(g, BLOCK_##type, FLOAT_MIN_ROWS, &source_##type);                            \
+    }
+DEFINE_FLOAT_KERNEL(F32, f32)
+DEFINE_FLOAT_KERNEL(F16, f16)
+
 #define RECORD(type, suffix, format, quantize, scratch, rows, product)                           \
     {.name = AMX_RECORD_NAME " " #type suffix,                                                   \
      .cpu_flags = AMX_FLAGS,                                                                     \
@@ -148,6 +232,8 @@ PACKED_CODE_TYPES(DEFINE_KERNEL)
 #define TILES_RECORD(type)                                                                       \
     RECORD(type, " tiles", ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),  \
            0, gemm_tiles_##type)
+#define FLOAT_RECORD(type, suffix, rows, product)                                                \
+    RECORD(type, suffix, ACT_BF16X3_F32, quantize_floats, scratch_##type, rows, product)
 /* Few rows are bound by memory, which tiles of weights as they are keep up with. */
 #define BF16_RECORD                                                                              \
     RECORD(BF16, "", ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),        \
@@ -155,14 +241,18 @@ PACKED_CODE_TYPES(DEFINE_KERNEL)
 
 const struct gemm_kernel *AMX_NAME(amx_q_kernels)(size_t *count)
 {
-    static const struct gemm_kernel kernels[] = {PACKED_CODE_TYPES(MIXED_RECORD) BF16_RECORD};
+    static const struct gemm_kernel kernels[] = {
+        PACKED_CODE_TYPES(MIXED_RECORD) FLOAT_RECORD(F32, "", FLOAT_MIN_ROWS, gemm_F32)
+        FLOAT_RECORD(F16, "", FLOAT_MIN_ROWS, gemm_F16) BF16_RECORD};
     *count = sizeof kernels / sizeof kernels[0];
     return kernels;
 }
 
 const struct gemm_kernel *AMX_NAME(amx_tile_kernels)(size_t *count)
 {
-    static const struct gemm_kernel kernels[] = {PACKED_CODE_TYPES(TILES_RECORD) BF16_RECORD};
+    static const struct gemm_kernel kernels[] = {
+        PACKED_CODE_TYPES(TILES_RECORD) FLOAT_RECORD(F32, " tiles", 0, gemm_tiles_F32)
+        FLOAT_RECORD(F16, " tiles", 0, gemm_tiles_F16) BF16_RECORD};
     *count = sizeof kernels / sizeof kernels[0];
     return kernels;
 }

@@ -34,6 +34,7 @@ static inline vec_i32 vi_lookup(const uint8_t table[16], vec_i32 x)
 }
 static inline vec_f32 vf_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline vec_f32 vf_set1(float x) { return _mm512_set1_ps(x); }
+static inline vec_f32 vf_sub(vec_f32 x, vec_f32 y) { return _mm512_sub_ps(x, y); }
 static inline vec_f32 vf_mul(vec_f32 x, vec_f32 y) { return _mm512_mul_ps(x, y); }
 static inline vec_f32 vf_fma(vec_f32 x, vec_f32 y, vec_f32 z) { return _mm512_fmadd_ps(x, y, z); }
 static inline vec_f32 vf_fnma(vec_f32 x, vec_f32 y, vec_f32 z) { return _mm512_fnmadd_ps(x, y, z); }
@@ -89,6 +90,7 @@ static inline vec_i32 vi_lookup(const uint8_t table[16], vec_i32 x)
 }
 static inline vec_f32 vf_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline vec_f32 vf_set1(float x) { return _mm256_set1_ps(x); }
+static inline vec_f32 vf_sub(vec_f32 x, vec_f32 y) { return _mm256_sub_ps(x, y); }
 static inline vec_f32 vf_mul(vec_f32 x, vec_f32 y) { return _mm256_mul_ps(x, y); }
 static inline vec_f32 vf_fma(vec_f32 x, vec_f32 y, vec_f32 z) { return _mm256_fmadd_ps(x, y, z); }
 static inline vec_f32 vf_fnma(vec_f32 x, vec_f32 y, vec_f32 z) { return _mm256_fnmadd_ps(x, y, z); }
@@ -125,6 +127,12 @@ static inline vec_i32 vf_pack_bf16(vec_f32 x, vec_f32 y)
     vec_i32 half = vi_set1(0x8000), high = vi_set1(0xffff0000);
     vec_i32 low = vi_shr(vi_add(vf_bits(x), half), 16);
     return vi_and_or(vi_add(vf_bits(y), half), high, low);
+}
+
+/* What vf_pack_bf16 makes of x, as floats. */
+static inline vec_f32 vf_round_bf16(vec_f32 x)
+{
+    return vf_of_bits(vi_and(vi_add(vf_bits(x), vi_set1(0x8000)), vi_set1(0xffff0000)));
 }
 
 #endif

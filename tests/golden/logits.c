@@ -5,7 +5,7 @@
  *
  * FIXTURES holds logits.json, whose README describes the format and the limits: F32 models by the
  * largest difference, quantized ones by their KL divergence in relation to the recorded figure of
- * another engine that also rounds activations to 8 bits. */
+ * another engine that also rounds activations to 8 bits. No logit may be infinite or NaN. */
 #include <jansson.h>
 #include <math.h>
 #include <spawn.h>
@@ -131,18 +131,27 @@ struct totals {
     int n_ratios, passed, failed;
 };
 
+static bool all_finite(const float *values, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!isfinite(values[i]))
+            return false;
+    return true;
+}
+
 static bool check(const struct golden *golden, const struct variant *variant, const float *got,
                   struct totals *totals)
 {
-    double difference = max_difference(golden, got);
+    double difference = max_difference(golden, got), kl = mean_kl(golden, got);
+    bool finite = all_finite(got, golden->n_tokens * golden->n_vocab);
     if (!golden->quantized) {
-        bool good = difference <= MAX_F32_DIFFERENCE;
-        printf("%s %-22s t%s b%-3s max difference %.2e\n", good ? "ok  " : "FAIL", golden->name,
-               variant->threads, variant->batch, difference);
+        bool good = finite && difference <= MAX_F32_DIFFERENCE;
+        printf("%s %-22s t%s b%-3s KL %.2e, max difference %.2e\n", good ? "ok  " : "FAIL",
+               golden->name, variant->threads, variant->batch, kl, difference);
         return good;
     }
-    double kl = mean_kl(golden, got), ratio = kl / golden->reference_kl;
-    bool good = ratio <= MAX_KL_RATIO;
+    double ratio = kl / golden->reference_kl;
+    bool good = finite && ratio <= MAX_KL_RATIO;
     /* The types without blocks keep float activations: their tiny ratios are no merit. */
     if (golden->reference_kl > 1e-4) {
         totals->log_ratio += log(ratio);

@@ -1,7 +1,7 @@
 /* The product of every record is held against double precision on the weights and activations that
- * the kernel was given, within a bound on the rounding of its sums (see "Bounds"); where all numbers
- * are integers (WEIGHTS_EXACT, ACTS_EXACT) no float rounds and the product must be equal, to that of
- * every other record too. */
+ * the kernel was given, within a bound on the rounding of its sums (see "Bounds"); where all
+ * numbers are integers (WEIGHTS_EXACT, ACTS_EXACT) no float rounds and the product must be equal,
+ * to that of every other record too. */
 #include "tests/kernels/gemm_check.h"
 
 #include <math.h>
@@ -21,7 +21,7 @@ enum { MAX_ROWS = 64, MAX_K = 2048, GAP = 3, SHOWN_FAILURES = 8 };
 
 /* The activations as a product sees them: a record has one or, as many rows take another way than
  * few, two. */
-enum view { VIEW_F32, VIEW_Q8, VIEW_BF16, VIEWS };
+enum view { VIEW_F32, VIEW_Q8, VIEW_BF16, VIEW_BF16X3, VIEWS };
 
 struct gemm_case {
     const struct gemm_kernel *kernel;
@@ -68,19 +68,21 @@ static void *allocate(const struct gemm_case *g, size_t n_bytes)
 /* ---- Activations ----------------------------------------------------------------------------- */
 
 /* The view of a product of m rows. */
-static enum view view_of(const struct gemm_kernel *kernel, int m)
+static enum view view_of(const struct gemm_case *g, int m)
 {
-    switch (kernel->act_format) {
+    bool many = m >= g->kernel->min_rows;
+    switch (g->kernel->act_format) {
     case ACT_Q8: return VIEW_Q8;
     case ACT_BF16: return VIEW_BF16;
-    case ACT_BF16_Q8: return m >= kernel->min_rows ? VIEW_BF16 : VIEW_Q8;
+    case ACT_BF16_Q8: return many ? VIEW_BF16 : VIEW_Q8;
+    case ACT_BF16X3_F32: return many && g->k % 32 == 0 ? VIEW_BF16X3 : VIEW_F32;
     default: return VIEW_F32;
     }
 }
 
-static bool has_view(const struct gemm_kernel *kernel, enum view view)
+static bool has_view(const struct gemm_case *g, enum view view)
 {
-    return view_of(kernel, 0) == view || view_of(kernel, MAX_ROWS) == view;
+    return view_of(g, 0) == view || view_of(g, MAX_ROWS) == view;
 }
 
 static double activation(const struct gemm_case *g, enum view view, int row, int i)
@@ -88,9 +90,11 @@ static double activation(const struct gemm_case *g, enum view view, int row, int
     const char *a = (const char *)g->a + (size_t)row * g->a_stride;
     if (view == VIEW_BF16)
         return bf16_to_f32(((const uint16_t *)a)[i]);
-    if (has_view(g->kernel, VIEW_BF16)) /* the other view comes behind */
+    if (g->kernel->act_format == ACT_BF16_Q8)
         a += act_content_bytes(ACT_BF16, (size_t)g->k);
-    if (view == VIEW_F32)
+    if (g->kernel->act_format == ACT_BF16X3_F32)
+        a += 3 * act_content_bytes(ACT_BF16, (size_t)g->k);
+    if (view != VIEW_Q8)
         return ((const float *)a)[i];
     const float *scales = (const float *)(a + act_q8_scale_offset((size_t)g->k));
     return (double)scales[i / 32] * ((const int8_t *)a)[i];
@@ -98,16 +102,15 @@ static double activation(const struct gemm_case *g, enum view view, int row, int
 
 /* ---- Bounds ----------------------------------------------------------------------------------
  *
- * U is the largest relative error of one operation on floats. A sum whose every term goes through at
- * most n of them is off by no more than n * U * T, T the sum of the terms' magnitudes (Higham,
+ * U is the largest relative error of one operation on floats. A sum whose every term goes through
+ * at most n of them is off by no more than n * U * T, T the sum of the terms' magnitudes (Higham,
  * Accuracy and Stability of Numerical Algorithms, 4.2). T is of the terms that are summed, which
  * may be larger than the products are:
  *
- *     floats        x * w
- *     codes         x * step * code and x * zero, where w = step * code - zero and codes are
- *                   unsigned: up to `spread` and `largest`, or a step more where a table's values
- *                   are offset by 128
- *     bf16 tiles    x * w
+ *     floats, tiles    x * w
+ *     codes            x * step * code and x * zero, where w = step * code - zero and codes are
+ *                      unsigned: up to `spread` and `largest`, or a step more where a table's
+ *                      values are offset by 128
  *
  * If all terms are alike, so are their errors, and a sum comes near to the bound (IQ4_XS codes and
  * activations at their ends: 330 U of 2048). Otherwise errors are of either sign, and the sum of n
@@ -119,12 +122,13 @@ static double activation(const struct gemm_case *g, enum view view, int row, int
 /* In units of U * T. */
 static double sum_error(const struct gemm_case *g, enum view view)
 {
-    /* An addition and maybe the product, then those of partial sums. Or, for each of the scales of a
-     * unit of 32, of codes and of zeros; and the products of scales. Or the 16 of an even or odd k
-     * in a tile, those of both and of C. */
-    double n = view == VIEW_F32  ? g->k + 4.0
-               : view == VIEW_Q8 ? 4.0 * g->k / 32 + 3.0
-                                 : 18.0 + g->k / 32.0;
+    /* An addition and maybe the product, then those of partial sums. Or, for each of the scales of
+     * a unit of 32, of codes and of zeros; and the products of scales. Or the 16 of an even or odd
+     * k in a tile, those of both and of C, for every tile of depth. */
+    double n = view == VIEW_F32    ? g->k + 4.0
+               : view == VIEW_Q8   ? 4.0 * g->k / 32 + 3.0
+               : view == VIEW_BF16 ? 18.0 + g->k / 32.0
+                                   : 18.0 + 3.0 * g->k / 32;
     bool alike = g->acts == ACTS_SATURATED;
     return alike ? n : fmin(n, 8.0 + 2.0 * sqrt(n));
 }
@@ -137,17 +141,28 @@ static double round_weight(double w)
 
 /* How far a weight in a tile may be from round_weight(w). Before it is rounded, it has been
  * step * (origin + code) + (-step * origin - minimum), which is off by the rounding of the second
- * term and of the sum (kernels/amx/dequantize.h), and w itself by that of two terms. A smaller error
- * can take it across a tie to the next bf16, a larger one by more. */
-static double weight_error(const struct gemm_case *g, double w, const struct weight_range *range)
+ * term and of the sum (kernels/amx/dequantize.h), and w itself by that of two terms. A smaller
+ * error can take it across a tie to the next bf16, a larger one by more. */
+static double tile_weight_error(uint32_t id, double w, const struct weight_range *range)
 {
-    uint32_t id = g->kernel->block_id;
     bool wide = id == BLOCK_Q8_0 || id == BLOCK_IQ4_NL || id == BLOCK_IQ4_XS;
     double origin = wide ? 32768 + 128 : 128 + 32;
     double error = U * range->step * origin + 4 * U * (range->spread + range->largest);
-    if (g->type->n_elems == 1)
+    if (block_type_find(id)->n_elems == 1)
         return 0.0; /* floats are only rounded */
-    return fmax(round_weight(w + error) - round_weight(w), round_weight(w) - round_weight(w - error));
+    return fmax(round_weight(w + error) - round_weight(w),
+                round_weight(w) - round_weight(w - error));
+}
+
+static double weight_error(enum view view, uint32_t id, double w, const struct weight_range *range)
+{
+    switch (view) {
+    case VIEW_BF16: return tile_weight_error(id, w, range);
+    /* Two bf16 leave 2^-18 of a weight and of an activation out, their product the two low parts',
+     * up to 2^-18 too. */
+    case VIEW_BF16X3: return 3.02 * 0x1p-18 * fabs(w);
+    default: return 0.0;
+    }
 }
 
 /* ---- The reference --------------------------------------------------------------------------- */
@@ -170,7 +185,7 @@ static void load_column(const struct gemm_case *g, enum view view, int j, struct
     for (int i = 0; i < g->k; i++) {
         const struct weight_range *r = &ranges[i];
         column->w[i] = view == VIEW_BF16 ? round_weight(w[i]) : w[i];
-        column->error[i] = view == VIEW_BF16 ? weight_error(g, w[i], r) : 0.0;
+        column->error[i] = weight_error(view, g->kernel->block_id, w[i], r);
         column->terms[i] =
             view == VIEW_Q8 ? r->spread + r->largest + 2.0 * r->step : fabs(column->w[i]);
     }
@@ -192,14 +207,14 @@ static void reference_product(const struct gemm_case *g, enum view view, int row
     g->want[view][at] = sum;
     /* The last term: tiles take subnormal numbers as zeros. */
     g->slack[view][at] =
-        exact ? 0.0 : sum_error(g, view) * U * terms + weight_errors + inputs * 0x1p-125;
+        exact ? 0.0 : sum_error(g, view) * U * terms + weight_errors + inputs * 0x1p-124;
 }
 
 static void make_reference(struct gemm_case *g)
 {
     static struct column column;
     for (int view = 0; view < VIEWS; view++) {
-        if (!has_view(g->kernel, view))
+        if (!has_view(g, view))
             continue;
         g->want[view] = guarded(MAX_ROWS * (size_t)g->n * sizeof(double));
         g->slack[view] = guarded(MAX_ROWS * (size_t)g->n * sizeof(double));
@@ -258,7 +273,7 @@ static void check_tiles_released(struct report *report, const struct gemm_case *
 static void check_values(struct report *report, const struct gemm_case *g, const float *c,
                          int first, int m, int n0, int n1)
 {
-    enum view view = view_of(g->kernel, m);
+    enum view view = view_of(g, m);
     for (int row = 0; row < m; row++)
         for (int j = 0; j < (row + 1 < m ? (int)g->ldc : g->n); j++) {
             float got = c[(size_t)row * g->ldc + (size_t)j];

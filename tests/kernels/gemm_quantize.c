@@ -84,16 +84,38 @@ static bool is_q8(const struct gemm_kernel *reference, const char *a, const floa
     return same_q8(a, expected, k) && is_near(a, x, k);
 }
 
+/* High, high, low of every 32, zeros behind k. */
+static bool is_split(const uint16_t *a, const float *x, int k)
+{
+    int padded = (k + BLOCK - 1) / BLOCK * BLOCK;
+    for (int i = 0; i < padded; i++) {
+        const uint16_t *step = a + i / BLOCK * 3 * BLOCK + i % BLOCK;
+        float value = i < k ? x[i] : 0.0f;
+        uint16_t high = f32_to_bf16(value), low = f32_to_bf16(value - bf16_to_f32(high));
+        bool same = step[2 * BLOCK] == low || (isnan(bf16_to_f32(low)) &&
+                                               isnan(bf16_to_f32(step[2 * BLOCK])));
+        if (step[0] != high || step[BLOCK] != high || !same)
+            return false;
+    }
+    return true;
+}
+
 static void check_row(struct report *report, const struct gemm_kernel *reference, const char *a,
                       const float *x, int k)
 {
     enum act_format format = report->kernel->act_format;
-    if (format != ACT_F32 && format != ACT_Q8) {
+    size_t bf16 = act_content_bytes(ACT_BF16, (size_t)k);
+    if (format == ACT_BF16 || format == ACT_BF16_Q8) {
         if (!is_bf16((const uint16_t *)a, x, k))
             report_failure(report, "quantize_rows, k %d: not rounded to nearest even bf16", k);
-        a += act_content_bytes(ACT_BF16, (size_t)k); /* of the other format, where there is one */
+        a += bf16;
     }
-    if (format == ACT_F32 && memcmp(a, x, (size_t)k * sizeof *x) != 0)
+    if (format == ACT_BF16X3_F32) {
+        if (!is_split((const uint16_t *)a, x, k))
+            report_failure(report, "quantize_rows, k %d: not two bf16 of each float", k);
+        a += 3 * bf16;
+    }
+    if ((format == ACT_F32 || format == ACT_BF16X3_F32) && memcmp(a, x, (size_t)k * sizeof *x) != 0)
         report_failure(report, "quantize_rows, k %d: not the floats given", k);
     if ((format == ACT_Q8 || format == ACT_BF16_Q8) && !is_q8(reference, a, x, k))
         report_failure(report, "quantize_rows, k %d: not the scalar codes, scales and sums", k);
