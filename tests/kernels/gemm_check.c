@@ -158,9 +158,9 @@ static double weight_error(enum view view, uint32_t id, double w, const struct w
 {
     switch (view) {
     case VIEW_BF16: return tile_weight_error(id, w, range);
-    /* Two bf16 leave 2^-18 of a weight and of an activation out, their product the two low parts',
-     * up to 2^-18 too. */
-    case VIEW_BF16X3: return 3.02 * 0x1p-18 * fabs(w);
+    /* bf16 rounds to 8 bits: two leave up to 2^-16 of a weight and of an activation out, their
+     * product that of the low parts, 2^-8 * 2^-8 at most. */
+    case VIEW_BF16X3: return 3.02 * 0x1p-16 * fabs(w);
     default: return 0.0;
     }
 }
