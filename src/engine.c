@@ -115,14 +115,31 @@ static int open_vocabulary(tsr_engine *engine, const struct tsr_settings *settin
     return 0;
 }
 
+/* A seat for each worker. A single one needs none, and more threads than CPUs are allowed, but then
+ * no CPU belongs to one of them. */
+static int seat_team(tsr_engine *engine, const struct cpu_cores *cores, int n_threads,
+                     struct tsr_error *error)
+{
+    if (n_threads == 1 || n_threads > cores->n)
+        return team_create(n_threads, NULL, &engine->team, error);
+    struct seat *seats = mem_alloc((size_t)n_threads, sizeof *seats);
+    if (!seats)
+        return error_set(error, TSR_ENOMEM, "out of memory");
+    for (int i = 0; i < n_threads; i++)
+        seats[i].cpu = cores->list[i].id;
+    int status = team_create(n_threads, seats, &engine->team, error);
+    free(seats);
+    return status;
+}
+
 static int start_team(tsr_engine *engine, const struct tsr_settings *settings,
                       struct tsr_error *error)
 {
-    int cpus[CPU_CORES_MAX], n_physical;
-    int n_cpus = cpu_cores(cpus, CPU_CORES_MAX, &n_physical, error);
-    if (n_cpus < 0)
-        return n_cpus;
-    engine->n_threads = settings->n_threads ? settings->n_threads : n_physical;
+    struct cpu_cores cores;
+    int status = cpu_cores(&cores, error);
+    if (status)
+        return status;
+    engine->n_threads = settings->n_threads ? settings->n_threads : cores.n_physical;
     engine->n_threads_batch =
         settings->n_threads_batch ? settings->n_threads_batch : engine->n_threads;
     if (engine->n_threads < 1 || engine->n_threads_batch < 1)
@@ -130,8 +147,7 @@ static int start_team(tsr_engine *engine, const struct tsr_settings *settings,
                          engine->n_threads, engine->n_threads_batch);
     int most = engine->n_threads > engine->n_threads_batch ? engine->n_threads
                                                            : engine->n_threads_batch;
-    /* More threads than cores are allowed, but then no core belongs to one of them. */
-    return team_create(most, most <= n_cpus ? cpus : NULL, &engine->team, error);
+    return seat_team(engine, &cores, most, error);
 }
 
 static bool load_progress(void *user, uint64_t done, uint64_t total)

@@ -3,11 +3,13 @@
  * topology in /sys/devices/system/cpu. */
 #include "base/cpu.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 
@@ -119,15 +121,10 @@ double cpu_quota(const char *root)
     return least;
 }
 
-/* ---- Affinity and topology ------------------------------------------------------------------- */
-
-struct cpu_rank {
-    int id;
-    int rank; /* 0 for the first allowed thread of a core, 1 for its second */
-};
+/* ---- Affinity and siblings ------------------------------------------------------------------- */
 
 /* How many allowed CPUs with lower numbers share the core of `id`. */
-static int rank_in_core(int id, const cpu_set_t *allowed, size_t set_size)
+static int rank_in_core(int id, const struct cpu_mask *allowed)
 {
     char path[128], list[1024];
     snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", id);
@@ -145,55 +142,61 @@ static int rank_in_core(int id, const cpu_set_t *allowed, size_t set_size)
             break;
         long last = *end == '-' ? strtol(end + 1, &end, 10) : first;
         for (long cpu = first; cpu <= last && cpu < id; cpu++)
-            rank += CPU_ISSET_S((size_t)cpu, set_size, allowed) != 0;
+            rank += CPU_ISSET_S((size_t)cpu, sizeof *allowed, allowed->sets) != 0;
         p = end + (*end == ',');
     }
     return rank;
 }
 
-static int compare_rank(const void *a, const void *b)
+/* CPUs that a thread of this process, other than the caller, is pinned to: the teams of other
+ * engines. The kernel knows; no register of engines is needed. */
+static void find_taken(struct cpu_mask *taken)
 {
-    const struct cpu_rank *x = a, *y = b;
+    *taken = (struct cpu_mask){0};
+    DIR *tasks = opendir("/proc/self/task");
+    if (!tasks)
+        return;
+    for (struct dirent *entry; (entry = readdir(tasks));) {
+        pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+        struct cpu_mask mask = {0};
+        if (tid <= 0 || tid == gettid() || sched_getaffinity(tid, sizeof mask, mask.sets) ||
+            CPU_COUNT_S(sizeof mask, mask.sets) != 1)
+            continue;
+        CPU_OR_S(sizeof mask, taken->sets, taken->sets, mask.sets);
+    }
+    closedir(tasks);
+}
+
+static int compare_cores(const void *a, const void *b)
+{
+    const struct cpu_core *x = a, *y = b;
+    if (x->taken != y->taken)
+        return x->taken - y->taken;
     return x->rank != y->rank ? x->rank - y->rank : x->id - y->id;
 }
 
-/* All allowed CPUs in order of preference; returns their number. */
-static int rank_allowed(struct cpu_rank *ranks, const cpu_set_t *allowed, size_t set_size)
+int cpu_cores(struct cpu_cores *cores, struct tsr_error *error)
 {
-    int n = 0;
-    for (int id = 0; id < CPU_CORES_MAX; id++)
-        if (CPU_ISSET_S((size_t)id, set_size, allowed))
-            ranks[n++] = (struct cpu_rank){id, rank_in_core(id, allowed, set_size)};
-    qsort(ranks, (size_t)n, sizeof *ranks, compare_rank);
-    return n;
-}
-
-int cpu_cores(int *ids, int capacity, int *n_physical, struct tsr_error *error)
-{
-    size_t set_size = CPU_ALLOC_SIZE(CPU_CORES_MAX);
-    cpu_set_t *allowed = CPU_ALLOC(CPU_CORES_MAX);
-    struct cpu_rank *ranks = malloc(CPU_CORES_MAX * sizeof *ranks);
-    int n = 0;
-    if (!allowed || !ranks)
-        n = error_set(error, TSR_ENOMEM, "out of memory");
-    else if (sched_getaffinity(0, set_size, allowed))
-        n = error_set(error, TSR_ESYSTEM, "sched_getaffinity: %s", strerror(errno));
-    else
-        n = rank_allowed(ranks, allowed, set_size);
-
-    double quota = cpu_quota("");
-    if (quota > 0 && n > quota)
-        n = quota < 1 ? 1 : (int)quota;
-    if (n > capacity)
-        n = capacity;
-    int physical = 0;
-    for (int i = 0; i < n; i++) {
-        ids[i] = ranks[i].id;
-        physical += ranks[i].rank == 0;
+    struct cpu_mask allowed = {0}, taken;
+    *cores = (struct cpu_cores){0};
+    if (sched_getaffinity(0, sizeof allowed, allowed.sets))
+        return error_set(error, TSR_ESYSTEM, "sched_getaffinity: %s", strerror(errno));
+    find_taken(&taken);
+    for (int id = 0; id < CPU_CORES_MAX; id++) {
+        if (!CPU_ISSET_S((size_t)id, sizeof allowed, allowed.sets))
+            continue;
+        struct cpu_core *core = &cores->list[cores->n++];
+        *core = (struct cpu_core){
+            .id = id,
+            .rank = rank_in_core(id, &allowed),
+            .taken = CPU_ISSET_S((size_t)id, sizeof taken, taken.sets) != 0,
+        };
+        cores->n_physical += core->rank == 0;
     }
-    if (n_physical)
-        *n_physical = physical;
-    CPU_FREE(allowed);
-    free(ranks);
-    return n;
+    qsort(cores->list, (size_t)cores->n, sizeof *cores->list, compare_cores);
+    double quota = cpu_quota("");
+    cores->n_usable = quota > 0 && cores->n > quota ? quota < 1 ? 1 : (int)quota : cores->n;
+    if (cores->n_physical > cores->n_usable)
+        cores->n_physical = cores->n_usable;
+    return 0;
 }

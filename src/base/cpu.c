@@ -269,13 +269,13 @@ int cpu_describe(const struct tsr_settings *settings, char **json, struct tsr_er
     int rc = cpu_select(&info, s.isa, s.amx, s.emulate_tiles, &flags, error);
     if (rc)
         return rc;
-    int ids[CPU_CORES_MAX], n_physical;
-    int n = cpu_cores(ids, CPU_CORES_MAX, &n_physical, error);
-    if (n < 0)
-        return n;
+    struct cpu_cores cores;
+    rc = cpu_cores(&cores, error);
+    if (rc)
+        return rc;
     json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:s, s:o}", "vendor", info.vendor, "model",
-                             skip_blanks(info.model), "cores", n_physical, "threads", n, "isa",
-                             cpu_isa_name(flags), "features",
+                             skip_blanks(info.model), "cores", cores.n_physical, "threads",
+                             cores.n_usable, "isa", cpu_isa_name(flags), "features",
                              features_json(&info, flags, s.emulate_tiles));
     *json = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);

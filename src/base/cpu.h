@@ -3,6 +3,7 @@
 #ifndef TESSERA_BASE_CPU_H
 #define TESSERA_BASE_CPU_H
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -10,6 +11,11 @@
 #include <tessera/tessera.h>
 
 enum { CPU_FEATURE_COUNT = 8, CPU_CORES_MAX = 4096 };
+
+/* An affinity mask for the CPU_*_S macros of <sched.h>. */
+struct cpu_mask {
+    cpu_set_t sets[CPU_CORES_MAX / CPU_SETSIZE];
+};
 
 struct cpu_feature {
     const char *name;   /* "AMX-TILE" */
@@ -40,11 +46,21 @@ int cpu_select(const struct cpu_info *info, enum tsr_isa isa, enum tsr_tristate 
 /* "scalar", "avx2", "avx512" or "amx", the highest level that `flags` hold. */
 const char *cpu_isa_name(uint32_t flags);
 
-/* Ids of the CPUs that this process may use, one of each physical core first, then their second
- * threads. Honours the affinity mask; no more ids than the cgroup's CPU quota has CPUs (at least
- * one). Returns how many were written to `ids` (at most `capacity`, >= 1); `*n_physical`, which may
- * be NULL, says how many of these are on cores of their own. Negative: TSR_ESYSTEM, TSR_ENOMEM. */
-int cpu_cores(int *ids, int capacity, int *n_physical, struct tsr_error *error);
+struct cpu_core {
+    int id;
+    int rank;   /* 0: the first allowed thread of its physical core, 1: the second */
+    bool taken; /* another thread of this process is pinned to it */
+};
+
+struct cpu_cores {
+    int n;          /* allowed by the affinity mask, at least 1 */
+    int n_usable;   /* no more than the cgroups' CPU quota, at least 1 */
+    int n_physical; /* of these, on cores of their own */
+    struct cpu_core list[CPU_CORES_MAX]; /* [n] untaken ones first, then by rank */
+};
+
+/* The CPUs that this process may use. Errors: TSR_ESYSTEM. */
+int cpu_cores(struct cpu_cores *cores, struct tsr_error *error);
 
 /* CPUs' worth of time that the cgroups (v1 or v2) grant this process, 0 for no limit. `root` is
  * put before /proc and the mount points: "" but in tests. */

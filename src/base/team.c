@@ -1,5 +1,6 @@
 #include "base/team.h"
 
+#include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -8,36 +9,49 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/cpu.h"
 #include "base/mem.h"
 
-/* Spinning covers the usual gap between phases and between tokens (tens of microseconds); after
- * about a fifth of a millisecond a waiter gives its core back. */
-enum { SPIN_LIMIT = 8000, CACHE_LINE = 64 };
+/* Ticks of the time stamp counter, 2 to 4 of which are a nanosecond. Spinning covers the usual gap
+ * between phases and between tokens; after that a waiter gives its core back. A spinner that was
+ * taken off its core finds its time spent when it returns, and sleeps at once: somebody else wants
+ * the core, and who sleeps is put first when it is woken. */
+enum { SPIN_TICKS = 150000 };
 
+enum { CACHE_LINE = 64, SPINS_PER_LOOK = 16 };
+
+/* A worker that is not part of a run hears nothing of it: each has a ticket of its own. */
 struct thread_slot {
+    /* A number in the high bits, workers of the run in the low 16; zero workers: the team ends. */
+    _Alignas(CACHE_LINE) _Atomic uint32_t ticket;
+    _Atomic int sleepers; /* on the ticket */
     pthread_t thread;
     struct worker worker;
     int cpu; /* -1: not pinned */
 };
 
-/* The words that different threads write live on cache lines of their own. */
-struct team {
-    int n_threads;
-    int n_started;
-    struct thread_slot *slots; /* [n_threads]; slot 0 has no thread */
-    team_fn *fn;
-    void *arg;
-    /* Run number in the high bits, workers of the run in the low 16: a worker that is not part of
-     * a run reads nothing but this word. Zero workers: the team ends. */
-    _Alignas(CACHE_LINE) _Atomic uint32_t ticket;
-    _Atomic int ticket_sleepers;
-    _Alignas(CACHE_LINE) _Atomic uint32_t phase;
-    _Atomic int phase_sleepers;
-    _Alignas(CACHE_LINE) _Atomic int arrived;
+struct queue {
     _Alignas(CACHE_LINE) _Atomic int next_item;
 };
 
+/* The words that different threads write live on cache lines of their own. */
+struct team {
+    int n_threads;
+    int n_queues;
+    int first_thread, end_thread; /* slots with a thread of their own */
+    int first_on_node[TEAM_QUEUES_MAX]; /* lowest index of a worker; n_threads: none */
+    struct thread_slot *slots;          /* [n_threads] */
+    team_fn *fn;
+    void *arg;
+    _Alignas(CACHE_LINE) _Atomic uint32_t phase;
+    _Atomic int phase_sleepers;
+    _Alignas(CACHE_LINE) _Atomic int arrived;
+    struct queue queues[TEAM_QUEUES_MAX];
+};
+
 enum { TICKET_WORKERS = 0xffff, TICKET_STEP = 0x10000 };
+
+/* ---- Waiting --------------------------------------------------------------------------------- */
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t value)
 {
@@ -49,21 +63,36 @@ static void futex_wake_all(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* Returns when *word differs from `value`. */
-static uint32_t wait_change(_Atomic uint32_t *word, _Atomic int *sleepers, uint32_t value)
+/* The word's new value, or `value` still when spinning has lasted long enough. */
+static uint32_t spin(const _Atomic uint32_t *word, uint32_t value)
+{
+    uint64_t start = __builtin_ia32_rdtsc();
+    do {
+        for (int i = 0; i < SPINS_PER_LOOK; i++) {
+            uint32_t now = atomic_load_explicit(word, memory_order_acquire);
+            if (now != value)
+                return now;
+            __builtin_ia32_pause();
+        }
+    } while (__builtin_ia32_rdtsc() - start < SPIN_TICKS);
+    return value;
+}
+
+static uint32_t sleep_until_changed(_Atomic uint32_t *word, _Atomic int *sleepers, uint32_t value)
 {
     uint32_t now;
-    for (int i = 0; i < SPIN_LIMIT; i++) {
-        now = atomic_load_explicit(word, memory_order_acquire);
-        if (now != value)
-            return now;
-        __builtin_ia32_pause();
-    }
     atomic_fetch_add(sleepers, 1);
     while ((now = atomic_load(word)) == value)
         futex_wait(word, value);
     atomic_fetch_sub(sleepers, 1);
     return now;
+}
+
+/* Returns when *word differs from `value`. */
+static uint32_t wait_change(_Atomic uint32_t *word, _Atomic int *sleepers, uint32_t value)
+{
+    uint32_t now = spin(word, value);
+    return now != value ? now : sleep_until_changed(word, sleepers, value);
 }
 
 /* The sequentially consistent store and load pair with wait_change: either the sleeper sees the new
@@ -75,6 +104,8 @@ static void publish(_Atomic uint32_t *word, _Atomic int *sleepers, uint32_t valu
         futex_wake_all(word);
 }
 
+/* ---- Inside a run ---------------------------------------------------------------------------- */
+
 void team_barrier(struct worker *worker)
 {
     struct team *team = worker->team;
@@ -84,13 +115,25 @@ void team_barrier(struct worker *worker)
         return;
     }
     atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-    atomic_store_explicit(&team->next_item, 0, memory_order_relaxed);
+    for (int i = 0; i < team->n_queues; i++)
+        atomic_store_explicit(&team->queues[i].next_item, 0, memory_order_relaxed);
     publish(&team->phase, &team->phase_sleepers, phase + 1);
+}
+
+int team_take_from(struct worker *worker, int node)
+{
+    return atomic_fetch_add_explicit(&worker->team->queues[node].next_item, 1,
+                                     memory_order_relaxed);
 }
 
 int team_take(struct worker *worker)
 {
-    return atomic_fetch_add_explicit(&worker->team->next_item, 1, memory_order_relaxed);
+    return team_take_from(worker, 0);
+}
+
+bool team_serves(const struct worker *worker, int node)
+{
+    return worker->team->first_on_node[node] < worker->count;
 }
 
 void team_share(const struct worker *worker, int n, int align, int *begin, int *end)
@@ -102,51 +145,62 @@ void team_share(const struct worker *worker, int n, int align, int *begin, int *
     *end = last < n ? (int)last : n;
 }
 
-static void pin_to(int cpu)
+/* ---- Runs ------------------------------------------------------------------------------------ */
+
+/* A new ticket for a worker: never its last one again. */
+static void call_worker(struct thread_slot *slot, int n_workers)
 {
-    if (cpu < 0)
-        return;
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    /* A refusal (a mask that changed since) costs speed only. */
-    pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+    uint32_t last = atomic_load_explicit(&slot->ticket, memory_order_relaxed) & ~TICKET_WORKERS;
+    publish(&slot->ticket, &slot->sleepers, (last + TICKET_STEP) | (uint32_t)n_workers);
+}
+
+/* Hands the run on to the two workers below: the team wakes in log2(n) steps, and no worker has to
+ * wake all others. */
+static void call_children(struct team *team, int index, int n_workers)
+{
+    for (int child = 2 * index + 1; child <= 2 * index + 2 && child < n_workers; child++)
+        call_worker(&team->slots[child], n_workers);
 }
 
 static void *thread_main(void *arg)
 {
     struct thread_slot *slot = arg;
     struct team *team = slot->worker.team;
-    pin_to(slot->cpu);
     for (uint32_t seen = TICKET_WORKERS;;) {
-        seen = wait_change(&team->ticket, &team->ticket_sleepers, seen);
+        seen = wait_change(&slot->ticket, &slot->sleepers, seen);
         int n_workers = (int)(seen & TICKET_WORKERS);
         if (n_workers == 0)
             return NULL;
-        if (slot->worker.index >= n_workers)
-            continue;
+        call_children(team, slot->worker.index, n_workers);
         slot->worker.count = n_workers;
         team->fn(&slot->worker, team->arg);
         team_barrier(&slot->worker);
     }
 }
 
-static void start_ticket(struct team *team, int n_workers)
+/* A refusal (a mask that changed since) costs speed only. */
+static void sit_down(int cpu)
 {
-    uint32_t run = (atomic_load_explicit(&team->ticket, memory_order_relaxed) & ~TICKET_WORKERS);
-    publish(&team->ticket, &team->ticket_sleepers, (run + TICKET_STEP) | (uint32_t)n_workers);
+    struct cpu_mask seat = {0};
+    CPU_SET_S((size_t)cpu, sizeof seat, seat.sets);
+    sched_setaffinity(0, sizeof seat, seat.sets);
 }
 
 void team_run(struct team *team, int n_workers, team_fn *fn, void *arg)
 {
-    struct worker *self = &team->slots[0].worker;
-    self->count = n_workers;
+    struct thread_slot *self = &team->slots[0];
+    struct cpu_mask before;
+    bool seated = self->cpu >= 0 && sched_getaffinity(0, sizeof before, before.sets) == 0;
+    if (seated)
+        sit_down(self->cpu);
+    self->worker.count = n_workers;
     team->fn = fn;
     team->arg = arg;
-    if (n_workers > 1)
-        start_ticket(team, n_workers);
-    fn(self, arg);
-    team_barrier(self);
+    call_children(team, 0, n_workers);
+    fn(&self->worker, arg);
+    team_barrier(&self->worker);
+    if (seated)
+        sched_setaffinity(0, sizeof before, before.sets);
 }
 
 int team_size(const struct team *team)
@@ -154,18 +208,70 @@ int team_size(const struct team *team)
     return team->n_threads;
 }
 
+/* ---- Creation -------------------------------------------------------------------------------- */
+
 void team_destroy(struct team *team)
 {
     if (!team)
         return;
-    start_ticket(team, 0);
-    for (int i = 1; i <= team->n_started; i++)
+    for (int i = team->first_thread; i < team->end_thread; i++) {
+        call_worker(&team->slots[i], 0);
         pthread_join(team->slots[i].thread, NULL);
+    }
     free(team->slots);
     free(team);
 }
 
-int team_create(int n_threads, const int *cpus, struct team **out, struct tsr_error *error)
+static void seat_workers(struct team *team, const struct seat *seats)
+{
+    team->n_queues = 1;
+    for (int node = 0; node < TEAM_QUEUES_MAX; node++)
+        team->first_on_node[node] = team->n_threads;
+    for (int i = team->n_threads - 1; i >= 0; i--) {
+        struct seat seat = seats ? seats[i] : (struct seat){.cpu = -1};
+        struct thread_slot *slot = &team->slots[i];
+        slot->worker = (struct worker){
+            .team = team, .index = i, .count = team->n_threads, .node = seat.node};
+        slot->cpu = seat.cpu;
+        atomic_store(&slot->ticket, TICKET_WORKERS);
+        team->first_on_node[seat.node] = i;
+        if (seat.node >= team->n_queues)
+            team->n_queues = seat.node + 1;
+    }
+}
+
+/* On its seat from its first instruction on, so that who looks next finds it taken. Without, where
+ * that is refused. */
+static int start_thread(struct thread_slot *slot)
+{
+    int status = EINVAL;
+    pthread_attr_t attributes;
+    if (slot->cpu >= 0 && pthread_attr_init(&attributes) == 0) {
+        struct cpu_mask seat = {0};
+        CPU_SET_S((size_t)slot->cpu, sizeof seat, seat.sets);
+        if (pthread_attr_setaffinity_np(&attributes, sizeof seat, seat.sets) == 0)
+            status = pthread_create(&slot->thread, &attributes, thread_main, slot);
+        pthread_attr_destroy(&attributes);
+    }
+    return status ? pthread_create(&slot->thread, NULL, thread_main, slot) : 0;
+}
+
+/* The caller does worker 0's work. Where it has a seat, a thread that never wakes keeps it: other
+ * teams of the process learn from the kernel which cores are taken (cpu_cores). */
+static int start_threads(struct team *team, struct tsr_error *error)
+{
+    team->first_thread = team->end_thread = team->slots[0].cpu >= 0 ? 0 : 1;
+    for (int i = team->first_thread; i < team->n_threads; i++) {
+        if (start_thread(&team->slots[i]))
+            return error_set(error, TSR_ESYSTEM, "cannot start thread %d of %d: use fewer (-t)",
+                             i + 1, team->n_threads);
+        team->end_thread = i + 1;
+    }
+    return 0;
+}
+
+int team_create(int n_threads, const struct seat *seats, struct team **out,
+                struct tsr_error *error)
 {
     *out = NULL;
     if (n_threads < 1 || n_threads >= TICKET_WORKERS)
@@ -180,18 +286,11 @@ int team_create(int n_threads, const int *cpus, struct team **out, struct tsr_er
     }
     team->n_threads = n_threads;
     team->slots = slots;
-    atomic_store(&team->ticket, TICKET_WORKERS);
-    for (int i = 0; i < n_threads; i++) {
-        slots[i].worker = (struct worker){.team = team, .index = i, .count = n_threads};
-        slots[i].cpu = cpus ? cpus[i] : -1;
-    }
-    for (int i = 1; i < n_threads; i++) {
-        if (pthread_create(&slots[i].thread, NULL, thread_main, &slots[i]) != 0) {
-            team_destroy(team);
-            return error_set(error, TSR_ESYSTEM, "cannot start thread %d of %d: use fewer (-t)",
-                             i + 1, n_threads);
-        }
-        team->n_started = i;
+    seat_workers(team, seats);
+    int status = start_threads(team, error);
+    if (status) {
+        team_destroy(team);
+        return status;
     }
     *out = team;
     return 0;

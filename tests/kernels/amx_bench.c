@@ -325,9 +325,11 @@ static struct options parse_options(int argc, char **argv)
 
 static void start_workers(int threads)
 {
-    int ids[MAX_THREADS], n_physical;
-    int n = cpu_cores(ids, MAX_THREADS, &n_physical, NULL);
-    n_workers = threads > 0 && threads < n ? threads : n_physical;
+    struct cpu_cores cores;
+    if (cpu_cores(&cores, NULL))
+        exit(1);
+    n_workers = threads > 0 && threads < cores.n_usable ? threads : cores.n_physical;
+    n_workers = n_workers < MAX_THREADS ? n_workers : MAX_THREADS;
     pthread_barrier_init(&barrier, NULL, (unsigned)n_workers + 1);
     for (int t = 0; t < n_workers; t++) {
         struct arena *w = calloc(1, sizeof *w);
@@ -341,7 +343,7 @@ static void start_workers(int threads)
         /* Codes and scales of moderate size, whatever the type. */
         for (size_t i = 0; i < (size_t)EXPERT_SET * 2; i++)
             w->weights[i] = (uint8_t)(i * 2654435761u >> 13) & 0x37;
-        workers[t] = (struct worker){.cpu = ids[t], .data = w};
+        workers[t] = (struct worker){.cpu = cores.list[t].id, .data = w};
         pthread_create(&workers[t].thread, NULL, worker_main, &workers[t]);
     }
 }

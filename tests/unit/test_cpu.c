@@ -1,5 +1,6 @@
 /* CPU features, the choice of an instruction set, and usable cores. */
 #include "base/cpu.h"
+#include "base/team.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -108,23 +109,56 @@ static void test_isa_name(void **state)
 
 static void test_cores(void **state)
 {
-    int ids[CPU_CORES_MAX], n_physical = 0;
+    struct cpu_cores cores, one_core;
     struct tsr_error error;
-    int n = cpu_cores(ids, CPU_CORES_MAX, &n_physical, &error);
-    assert_in_range(n, 1, CPU_CORES_MAX);
-    assert_in_range(n_physical, 1, n);
+    assert_int_equal(cpu_cores(&cores, &error), 0);
+    assert_in_range(cores.n, 1, CPU_CORES_MAX);
+    assert_in_range(cores.n_usable, 1, cores.n);
+    assert_in_range(cores.n_physical, 1, cores.n_usable);
+    for (int i = 1; i < cores.n; i++)
+        assert_true(cores.list[i - 1].rank <= cores.list[i].rank || cores.list[i].taken);
 
     /* One CPU left by the affinity mask is the one that is found. */
     cpu_set_t before, one;
+    int last = cores.list[cores.n - 1].id;
     assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
     CPU_ZERO(&one);
-    CPU_SET((size_t)ids[n - 1], &one);
+    CPU_SET((size_t)last, &one);
     assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
-    int id;
-    assert_int_equal(cpu_cores(&id, 1, &n_physical, &error), 1);
-    assert_int_equal(id, ids[n - 1]);
-    assert_int_equal(n_physical, 1);
+    assert_int_equal(cpu_cores(&one_core, &error), 0);
+    assert_int_equal(one_core.n, 1);
+    assert_int_equal(one_core.n_physical, 1);
+    assert_int_equal(one_core.list[0].id, last);
+    assert_int_equal(one_core.list[0].rank, 0);
     assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+}
+
+static void idle(struct worker *worker, void *arg)
+{
+    (void)worker, (void)arg;
+}
+
+/* The cores of a team, the caller's included, are the last that another team is offered. */
+static void test_taken_cores(void **state)
+{
+    struct cpu_cores cores;
+    assert_int_equal(cpu_cores(&cores, NULL), 0);
+    if (cores.n < 2)
+        skip();
+    for (int i = 0; i < cores.n; i++)
+        assert_false(cores.list[i].taken);
+    int first = cores.list[0].id;
+    struct team *team;
+    struct seat seats[1] = {{.cpu = first}};
+    assert_int_equal(team_create(1, seats, &team, NULL), 0);
+    team_run(team, 1, idle, NULL);
+    assert_int_equal(cpu_cores(&cores, NULL), 0);
+    assert_true(cores.list[cores.n - 1].taken);
+    assert_int_equal(cores.list[cores.n - 1].id, first);
+    assert_false(cores.list[0].taken);
+    team_destroy(team);
+    assert_int_equal(cpu_cores(&cores, NULL), 0);
+    assert_int_equal(cores.list[0].id, first);
 }
 
 static void write_file(const char *root, const char *dir, const char *name, const char *text)
@@ -199,6 +233,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_detect),   cmocka_unit_test(test_select),
         cmocka_unit_test(test_isa_name), cmocka_unit_test(test_cores),
+        cmocka_unit_test(test_taken_cores),
         cmocka_unit_test(test_quota),    cmocka_unit_test(test_describe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

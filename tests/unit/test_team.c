@@ -6,9 +6,12 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cpu.h"
 #include "base/team.h"
 
 enum { N_PHASES = 200, N_ITEMS = 37, MAX_WORKERS = 4 };
@@ -73,6 +76,113 @@ static void runs_with_fewer_workers_and_after_sleeping(void **state)
     team_destroy(team);
 }
 
+static void note_thread(struct worker *worker, void *arg)
+{
+    ((pid_t *)arg)[worker->index] = gettid();
+}
+
+/* How often a thread of this process has gone to sleep. */
+static long sleeps_of(pid_t tid)
+{
+    char path[64], line[128];
+    long count = -1;
+    snprintf(path, sizeof path, "/proc/self/task/%d/status", (int)tid);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        sscanf(line, "voluntary_ctxt_switches: %ld", &count);
+    fclose(file);
+    assert_true(count >= 0);
+    return count;
+}
+
+static void workers_beyond_a_run_stay_asleep(void **state)
+{
+    (void)state;
+    struct team *team;
+    pid_t tids[4], few[4];
+    assert_int_equal(team_create(4, NULL, &team, NULL), 0);
+    team_run(team, 4, note_thread, tids);
+    usleep(50000); /* all asleep */
+    long before[4];
+    for (int i = 2; i < 4; i++)
+        before[i] = sleeps_of(tids[i]);
+    for (int round = 0; round < 20; round++) {
+        team_run(team, 2, note_thread, few);
+        usleep(1000);
+    }
+    for (int i = 2; i < 4; i++)
+        assert_int_equal(sleeps_of(tids[i]), before[i]);
+    team_run(team, 4, note_thread, few);
+    assert_memory_equal(few, tids, sizeof tids);
+    team_destroy(team);
+}
+
+/* What the team does to the affinity of its caller lasts for the run. */
+static void note_cpus(struct worker *worker, void *arg)
+{
+    cpu_set_t *sets = arg;
+    sched_getaffinity(0, sizeof *sets, &sets[worker->index]);
+}
+
+static void seats_hold_for_the_run(void **state)
+{
+    (void)state;
+    struct cpu_cores cores;
+    assert_int_equal(cpu_cores(&cores, NULL), 0);
+    if (cores.n < 2)
+        skip();
+    struct seat seats[2] = {{.cpu = cores.list[1].id}, {.cpu = cores.list[0].id, .node = 3}};
+    cpu_set_t before, after, sets[2];
+    struct team *team;
+    assert_int_equal(team_create(2, seats, &team, NULL), 0);
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    team_run(team, 2, note_cpus, sets);
+    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+    assert_memory_equal(&after, &before, sizeof before);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(CPU_COUNT(&sets[i]), 1);
+        assert_true(CPU_ISSET((size_t)seats[i].cpu, &sets[i]));
+    }
+    team_destroy(team);
+}
+
+struct node_items {
+    _Atomic int taken[2][N_ITEMS];
+    _Atomic bool serves[2][3];
+};
+
+static void take_by_node(struct worker *worker, void *arg)
+{
+    struct node_items *items = arg;
+    for (int round = 0; round < 2; round++) {
+        for (int node = 0; node < 3; node++)
+            items->serves[worker->index][node] = team_serves(worker, node);
+        for (int i = team_take_from(worker, worker->node); i < N_ITEMS;
+             i = team_take_from(worker, worker->node))
+            atomic_fetch_add(&items->taken[worker->node][i], 1);
+        team_barrier(worker);
+    }
+}
+
+static void each_node_has_its_queue(void **state)
+{
+    (void)state;
+    struct seat seats[2] = {{.cpu = -1, .node = 1}, {.cpu = -1, .node = 0}};
+    static struct node_items items;
+    struct team *team;
+    assert_int_equal(team_create(2, seats, &team, NULL), 0);
+    team_run(team, 2, take_by_node, &items);
+    for (int node = 0; node < 2; node++)
+        for (int i = 0; i < N_ITEMS; i++)
+            assert_int_equal(items.taken[node][i], 2);
+    for (int index = 0; index < 2; index++)
+        assert_true(items.serves[index][0] && items.serves[index][1] && !items.serves[index][2]);
+    team_run(team, 1, take_by_node, &items); /* worker 1 is not of this run, nor is its node */
+    assert_true(items.serves[0][1] && !items.serves[0][0]);
+    team_destroy(team);
+}
+
 static void shares_cover_everything(void **state)
 {
     (void)state;
@@ -107,6 +217,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_is_taken_once),
         cmocka_unit_test(runs_with_fewer_workers_and_after_sleeping),
+        cmocka_unit_test(workers_beyond_a_run_stay_asleep),
+        cmocka_unit_test(seats_hold_for_the_run),
+        cmocka_unit_test(each_node_has_its_queue),
         cmocka_unit_test(shares_cover_everything),
         cmocka_unit_test(bad_sizes_are_refused),
     };
