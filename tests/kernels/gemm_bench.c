@@ -1,244 +1,250 @@
-/* Every thread has weights of its own, as many copies of the matrix as do not fit the caches, and
- * takes them in turn, so that they stream from memory; m tokens are multiplied with each. A round
- * lasts until the last thread is done; the median of some rounds counts. */
+/* Every thread has weights of its own, as many copies of its matrix as its memory holds, and takes
+ * them in turn, so that they stream from memory; m rows, shared by all threads, are multiplied with
+ * each. Of a shape as large as DENSE the threads share the columns, as they do in a model; smaller
+ * ones are experts, one for each thread.
+ *
+ * The records that read the same bytes are measured in turn, several times, and the roofs just
+ * before: what is compared has had the same machine. Medians count. */
 #include "tests/kernels/gemm_bench.h"
 
-#include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "tests/kernels/gemm_data.h"
+#include "tests/kernels/roofs.h"
 
-enum { ROUNDS = 7, MAX_COPIES = 256, MIN_ARENA = 64 << 20, SCALAR_MAX_ROWS = 16 };
+enum { REPEATS = 5, MAX_GROUP = 32, SCALAR_MAX_ROWS = 16, SLICE_COLUMNS = 32, DENSE = 4096 * 4096 };
 
-#define ROUND_SECONDS 0.02
-
-struct worker {
-    pthread_t thread;
-    uint8_t *arena; /* arena_bytes: the copies */
-    void *a, *scratch;
-    float *c;
-    uint64_t sum;
-};
-
-/* What all threads do in a round: `steps` matrices, or the arena read once where kernel is NULL. */
+/* What the threads multiply. */
 static struct {
     const struct gemm_kernel *kernel;
-    int m, n, k;
+    int m, n, k;          /* n: columns of a thread */
+    const uint8_t *matrix; /* packed, to be copied */
     size_t matrix_bytes;
-    int n_copies, steps;
-    bool stop;
+    const void *a; /* [m] rows */
+    size_t c_bytes, scratch_bytes;
 } job;
-
-static struct worker workers[BENCH_MAX_THREADS];
-static int n_workers;
-static size_t arena_bytes;
-static double roof; /* bytes per second, of all threads */
-static pthread_barrier_t barrier;
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
 
 static void *reserve(size_t n_bytes)
 {
-    void *memory = aligned_alloc(4096, (n_bytes + 4095) / 4096 * 4096);
+    void *memory = aligned_alloc(64, act_round_up(n_bytes, 64));
     if (!memory) {
         fprintf(stderr, "no memory for %zu bytes\n", n_bytes);
         exit(1);
     }
-    memset(memory, 0, n_bytes);
     return memory;
 }
 
-/* ---- Threads --------------------------------------------------------------------------------- */
+/* ---- On the threads -------------------------------------------------------------------------- */
 
-static uint64_t read_arena(const uint8_t *arena)
+/* A thread's memory: C, scratch, then copies of the matrix. */
+static uint8_t *weights_of(const struct bench_thread *thread)
 {
-    const uint64_t *words = (const uint64_t *)arena;
-    uint64_t sum = 0;
-    for (size_t i = 0; i < arena_bytes / sizeof *words; i++)
-        sum += words[i];
-    return sum;
+    return thread->memory + job.c_bytes + job.scratch_bytes;
 }
 
-static void multiply(const struct worker *w)
+static size_t copies_of(const struct bench_thread *thread)
 {
-    if (job.kernel->begin)
-        job.kernel->begin();
-    for (int i = 0; i < job.steps; i++) {
-        struct gemm_args args = {
-            .w = w->arena + (size_t)(i % job.n_copies) * job.matrix_bytes,
-            .n = job.n,
-            .k = job.k,
-            .n1 = job.n,
-            .a = w->a,
-            .a_stride = act_row_bytes(job.kernel->act_format, (size_t)job.k),
-            .m = job.m,
-            .c = w->c,
-            .ldc = (size_t)job.n,
-            .scratch = w->scratch,
-        };
-        job.kernel->gemm(&args);
-    }
-    if (job.kernel->end)
-        job.kernel->end();
+    return (thread->memory_bytes - job.c_bytes - job.scratch_bytes) / job.matrix_bytes;
 }
 
-static void *worker_main(void *argument)
+static void copy_weights(struct bench_thread *thread, long round)
 {
-    struct worker *w = argument;
-    w->arena = reserve(arena_bytes); /* touched by the thread that reads it */
-    for (;;) {
-        pthread_barrier_wait(&barrier);
-        if (job.stop)
-            break;
-        if (job.kernel)
-            multiply(w);
-        else
-            w->sum += read_arena(w->arena);
-        pthread_barrier_wait(&barrier);
-    }
-    free(w->arena);
-    return NULL;
+    for (size_t i = 0; i < copies_of(thread); i++)
+        memcpy(weights_of(thread) + i * job.matrix_bytes, job.matrix, job.matrix_bytes);
 }
 
-static double round_seconds(void)
+static void multiply(struct bench_thread *thread, long round)
 {
-    double start = now();
-    pthread_barrier_wait(&barrier);
-    pthread_barrier_wait(&barrier);
-    return now() - start;
+    struct gemm_args args = {
+        .w = weights_of(thread) + (size_t)round % copies_of(thread) * job.matrix_bytes,
+        .n = job.n,
+        .k = job.k,
+        .n1 = job.n,
+        .a = job.a,
+        .a_stride = act_row_bytes(job.kernel->act_format, (size_t)job.k),
+        .m = job.m,
+        .c = (float *)thread->memory,
+        .ldc = (size_t)job.n,
+        .scratch = thread->memory + job.c_bytes,
+    };
+    job.kernel->gemm(&args);
 }
 
-static int compare_doubles(const void *a, const void *b)
+/* ---- Data ------------------------------------------------------------------------------------ */
+
+/* The records of a type that read the same bytes: those with, or those without packing. */
+struct group {
+    const struct gemm_kernel *kernels[MAX_GROUP];
+    int n;
+};
+
+static struct group find_group(const struct gemm_kernel *kernels, int n, uint32_t block_id,
+                               bool packed)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    struct group group = {.n = 0};
+    for (int i = 0; i < n && group.n < MAX_GROUP; i++)
+        if (kernels[i].block_id == block_id && (kernels[i].pack != NULL) == packed)
+            group.kernels[group.n++] = &kernels[i];
+    return group;
 }
 
-static double median_seconds(void)
+static void load_weights(const struct group *group, int max_rows)
 {
-    double seconds[ROUNDS];
-    for (int i = 0; i < ROUNDS; i++)
-        seconds[i] = round_seconds();
-    qsort(seconds, ROUNDS, sizeof *seconds, compare_doubles);
-    return seconds[ROUNDS / 2];
-}
-
-void bench_start(int n_threads)
-{
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    size_t beyond_cache = cache > 0 ? 4 * (size_t)cache / (size_t)n_threads : 0;
-    n_workers = n_threads;
-    arena_bytes = beyond_cache > MIN_ARENA ? beyond_cache / 4096 * 4096 : MIN_ARENA;
-    pthread_barrier_init(&barrier, NULL, (unsigned)n_threads + 1);
-    for (int i = 0; i < n_threads; i++)
-        if (pthread_create(&workers[i].thread, NULL, worker_main, &workers[i])) {
-            fprintf(stderr, "cannot start thread %d\n", i);
-            exit(1);
-        }
-    round_seconds(); /* the threads have touched their memory */
-    roof = (double)arena_bytes * n_threads / median_seconds();
-    printf("streaming read, %d threads: %.1f GB/s\n", n_threads, roof * 1e-9);
-    printf("%-24s %5s %5s %5s %9s %6s %10s\n", "", "n", "k", "m", "GB/s", "%", "GOP/s");
-}
-
-void bench_stop(void)
-{
-    job.stop = true;
-    pthread_barrier_wait(&barrier);
-    for (int i = 0; i < n_workers; i++)
-        pthread_join(workers[i].thread, NULL);
-    pthread_barrier_destroy(&barrier);
-}
-
-/* ---- Shapes ---------------------------------------------------------------------------------- */
-
-/* One random matrix, as often as it goes into the arena of every thread. */
-static void load_weights(const struct gemm_kernel *kernel, int n, int k)
-{
+    const struct gemm_kernel *kernel = group->kernels[0];
     const struct block_type *type = block_type_find(kernel->block_id);
-    size_t file_bytes = (size_t)n * (size_t)k / type->n_elems * type->n_bytes;
+    size_t file_bytes = (size_t)job.n * (size_t)job.k / type->n_elems * type->n_bytes;
     uint64_t seed = 1;
-    uint8_t *rows = reserve(file_bytes), *matrix = rows;
+    uint8_t *rows = reserve(file_bytes), *packed = rows;
     fill_weights(WEIGHTS_RANDOM, type, rows, file_bytes, &seed);
-    job.matrix_bytes = file_bytes;
+    job.matrix_bytes = act_round_up(file_bytes, 64);
     if (kernel->pack) {
-        job.matrix_bytes = kernel->packed_bytes(n, k);
-        matrix = reserve(job.matrix_bytes);
-        kernel->pack(matrix, rows, n, k, 0, n);
+        job.matrix_bytes = act_round_up(kernel->packed_bytes(job.n, job.k), 64);
+        packed = reserve(job.matrix_bytes);
+        kernel->pack(packed, rows, job.n, job.k, 0, job.n);
     }
-    job.n_copies = (int)(arena_bytes / job.matrix_bytes);
-    if (job.n_copies > MAX_COPIES)
-        job.n_copies = MAX_COPIES;
-    for (int i = 0; i < n_workers * job.n_copies; i++)
-        memcpy(workers[i / job.n_copies].arena + (size_t)(i % job.n_copies) * job.matrix_bytes,
-               matrix, job.matrix_bytes);
-    if (matrix != rows)
-        free(matrix);
+    job.c_bytes = act_round_up((size_t)max_rows * (size_t)job.n * sizeof(float), 64);
+    job.scratch_bytes = 64;
+    for (int i = 0; i < group->n; i++) {
+        size_t bytes = act_round_up(group->kernels[i]->scratch_bytes(job.k), 64);
+        job.scratch_bytes = bytes > job.scratch_bytes ? bytes : job.scratch_bytes;
+    }
+    job.matrix = packed;
+    bench_reserve(job.c_bytes + job.scratch_bytes + job.matrix_bytes);
+    bench_each(copy_weights);
+    if (packed != rows)
+        free(packed);
     free(rows);
 }
 
-static void load_acts(const struct gemm_kernel *kernel, int m, int n, int k)
+/* Rows of activations in the record's format; the caller frees them. */
+static void *make_acts(const struct gemm_kernel *kernel, int m)
 {
-    size_t stride = act_row_bytes(kernel->act_format, (size_t)k);
-    float *x = reserve((size_t)m * (size_t)k * sizeof *x);
+    size_t k = (size_t)job.k, stride = act_row_bytes(kernel->act_format, k);
+    float *x = reserve((size_t)m * k * sizeof *x);
+    void *a = reserve((size_t)m * stride);
     uint64_t seed = 2;
-    fill_acts(ACTS_RANDOM, x, m, k, &seed);
-    for (int i = 0; i < n_workers; i++) {
-        workers[i].a = reserve((size_t)m * stride);
-        workers[i].c = reserve((size_t)m * (size_t)n * sizeof(float));
-        workers[i].scratch = reserve(kernel->scratch_bytes(k) + 64);
-        kernel->quantize_rows(workers[i].a, stride, x, (size_t)k, m, k);
-    }
+    fill_acts(ACTS_RANDOM, x, m, job.k, &seed);
+    kernel->quantize_rows(a, stride, x, k, m, job.k);
     free(x);
+    return a;
 }
 
-static void free_acts(void)
-{
-    for (int i = 0; i < n_workers; i++) {
-        free(workers[i].a);
-        free(workers[i].c);
-        free(workers[i].scratch);
-    }
-}
+/* ---- Measurements ---------------------------------------------------------------------------- */
 
-static void bench_rows(const struct gemm_kernel *kernel, int m, int n, int k)
+static void print_line(const struct gemm_kernel *kernel, const struct bench_shape *shape, int m,
+                       double rate, const struct roofs *roofs)
 {
-    load_acts(kernel, m, n, k);
-    job.kernel = kernel;
-    job.m = m;
-    job.n = n;
-    job.k = k;
-    job.steps = 1;
-    double step = round_seconds();
-    if (step < ROUND_SECONDS)
-        job.steps = 1 + (int)(ROUND_SECONDS / step);
-    double matrices = (double)job.steps * n_workers / median_seconds();
-    double bytes = matrices * (double)job.matrix_bytes;
-    printf("%-24s %5d %5d %5d %9.2f %6.1f %10.1f\n", kernel->name, n, k, m, bytes * 1e-9,
-           100.0 * bytes / roof, matrices * 2.0 * m * n * k * 1e-9);
+    double ops = rate * 2.0 * m * job.n * job.k, bytes = rate * (double)job.matrix_bytes;
+    bool int8 = kernel->cpu_flags & CPU_AMX_INT8 && !(kernel->cpu_flags & CPU_AMX_BF16);
+    const struct tile_roofs *tiles = int8 ? &roofs->int8 : &roofs->bf16;
+    printf("%-24s %5d %5d %4d %9.1f %8.2f %6.1f", kernel->name, shape->n, shape->k, m, ops * 1e-9,
+           bytes * 1e-9, 100.0 * bytes / roofs->read);
+    if (tiles->alone > 0.0)
+        printf(" %7.1f %7.1f\n", 100.0 * ops / tiles->l2, 100.0 * ops / tiles->alone);
+    else
+        printf(" %7s %7s\n", "-", "-");
     fflush(stdout);
-    free_acts();
 }
 
-void bench_kernel(const struct gemm_kernel *kernel)
+/* The reference would take minutes for many rows. */
+static bool too_slow(const struct gemm_kernel *kernel, int m)
 {
-    static const int shapes[][2] = {{768, 2048}, {2048, 768}, {4096, 4096}};
-    static const int rows[] = {1, 4, 16, 32, 128, 512};
-    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
-        load_weights(kernel, shapes[s][0], shapes[s][1]);
-        for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++)
-            /* Many rows take the reference minutes. */
-            if (kernel->cpu_flags || rows[r] <= SCALAR_MAX_ROWS)
-                bench_rows(kernel, rows[r], shapes[s][0], shapes[s][1]);
+    return kernel->cpu_flags == 0 && m > SCALAR_MAX_ROWS;
+}
+
+static void bench_rows(const struct group *group, const struct bench_shape *shape, int m,
+                       const struct bench_options *options, const struct roofs *roofs)
+{
+    double rates[MAX_GROUP][REPEATS];
+    void *acts[MAX_GROUP];
+    job.m = m;
+    for (int i = 0; i < group->n; i++)
+        acts[i] = too_slow(group->kernels[i], m) ? NULL : make_acts(group->kernels[i], m);
+    for (int r = 0; r < REPEATS; r++)
+        for (int i = 0; i < group->n; i++) {
+            if (!acts[i])
+                continue;
+            job.kernel = group->kernels[i];
+            job.a = acts[i];
+            rates[i][r] =
+                bench_rate(multiply, job.kernel->begin, job.kernel->end, options->seconds);
+        }
+    for (int i = 0; i < group->n; i++)
+        if (acts[i])
+            print_line(group->kernels[i], shape, m, bench_median(rates[i], REPEATS), roofs);
+    for (int i = 0; i < group->n; i++)
+        free(acts[i]);
+}
+
+static void bench_group(const struct group *group, const struct bench_shape *shape, int n_threads,
+                        const struct bench_options *options)
+{
+    int most = 0;
+    for (int i = 0; i < options->n_rows; i++)
+        most = options->rows[i] > most ? options->rows[i] : most;
+    bool dense = (long)shape->n * shape->k >= DENSE;
+    int slices = dense ? n_threads * SLICE_COLUMNS : SLICE_COLUMNS;
+    job.n = (shape->n + slices - 1) / slices * SLICE_COLUMNS;
+    job.k = shape->k;
+    load_weights(group, most);
+    struct roofs roofs = roofs_measure(options->tiles, options->seconds);
+    roofs_print(&roofs);
+    printf("%-24s %5s %5s %4s %9s %8s %6s %7s %7s\n", "", "n", "k", "rows", "GFLOP/s", "GB/s",
+           "% read", "% L2", "% tiles");
+    for (int i = 0; i < options->n_rows; i++)
+        bench_rows(group, shape, options->rows[i], options, &roofs);
+}
+
+/* Whether a list of names, separated by commas, has this one. */
+static bool named(const char *list, const char *name)
+{
+    size_t length = strlen(name);
+    for (const char *at = list; (at = strstr(at, name)); at += length)
+        if ((at == list || at[-1] == ',') && (at[length] == ',' || !at[length]))
+            return true;
+    return !*list;
+}
+
+void bench_kernels(const struct gemm_kernel *kernels, int n, const struct bench_options *options)
+{
+    int n_threads = bench_start(options->n_threads);
+    for (int s = 0; s < options->n_shapes; s++)
+        for (uint32_t id = 0; id < BLOCK_ID_COUNT; id++)
+            for (int packed = 1; packed >= 0; packed--) {
+                const struct block_type *type = block_type_find(id);
+                struct group group = find_group(kernels, n, id, packed);
+                if (group.n > 0 && named(options->types, type->name) &&
+                    options->shapes[s].k % (int)type->n_elems == 0)
+                    bench_group(&group, &options->shapes[s], n_threads, options);
+            }
+    bench_stop();
+}
+
+/* ---- Options --------------------------------------------------------------------------------- */
+
+bool bench_parse_rows(const char *text, struct bench_options *options)
+{
+    int used = 0;
+    for (options->n_rows = 0; *text && options->n_rows < BENCH_LIST; options->n_rows++) {
+        int *m = &options->rows[options->n_rows];
+        if (sscanf(text, "%d%n", m, &used) != 1 || *m < 1 || *m > BENCH_MAX_ROWS)
+            return false;
+        text += used + (text[used] == ',');
     }
+    return !*text && options->n_rows > 0;
+}
+
+bool bench_parse_shapes(const char *text, struct bench_options *options)
+{
+    int used = 0;
+    for (options->n_shapes = 0; *text && options->n_shapes < BENCH_LIST; options->n_shapes++) {
+        struct bench_shape *shape = &options->shapes[options->n_shapes];
+        if (sscanf(text, "%dx%d%n", &shape->n, &shape->k, &used) != 2 || shape->n < 1 ||
+            shape->n > 1 << 17 || shape->k < 1 || shape->k > 1 << 15)
+            return false;
+        text += used + (text[used] == ',');
+    }
+    return !*text && options->n_shapes > 0;
 }
