@@ -76,6 +76,14 @@ TSR_API const char *tsr_version(void);
 enum tsr_isa { TSR_ISA_AUTO, TSR_ISA_SCALAR, TSR_ISA_AVX2, TSR_ISA_AVX512, TSR_ISA_AMX };
 enum tsr_tristate { TSR_AUTO, TSR_ON, TSR_OFF };
 enum tsr_kv_type { TSR_KV_F16, TSR_KV_F32 };
+/* What to do on machines with several NUMA nodes (on others all are the same). */
+enum tsr_numa {
+    TSR_NUMA_NONE,       /* the kernel's way: pages come from the node that touches them first */
+    TSR_NUMA_ISOLATE,    /* threads and weights on the node that tsr_engine_open is called on */
+    TSR_NUMA_INTERLEAVE, /* threads and weights over all nodes, page by page */
+    TSR_NUMA_SHARD,      /* the rows of each matrix divided among the nodes; each node's threads
+                            work with what lies in its memory */
+};
 enum tsr_log_level { TSR_LOG_ERROR, TSR_LOG_WARN, TSR_LOG_INFO, TSR_LOG_DEBUG };
 
 /* One line of text without a newline. Called from the thread that called into the library. */

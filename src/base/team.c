@@ -131,6 +131,11 @@ int team_take(struct worker *worker)
     return team_take_from(worker, 0);
 }
 
+int team_nodes(const struct worker *worker)
+{
+    return worker->team->n_queues;
+}
+
 bool team_serves(const struct worker *worker, int node)
 {
     return worker->team->first_on_node[node] < worker->count;

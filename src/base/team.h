@@ -53,6 +53,9 @@ int team_take(struct worker *worker);
 /* The same from the queue of a node; team_take is queue 0. */
 int team_take_from(struct worker *worker, int node);
 
+/* Nodes that the team's seats are on: 1 + the highest. */
+int team_nodes(const struct worker *worker);
+
 /* Whether a worker of this run sits on the node. */
 bool team_serves(const struct worker *worker, int node);
 

@@ -3,17 +3,17 @@
 
 void gate_up_columns(struct forward *f, const struct worker *worker,
                      const struct layer_weights *layer, int expert, const struct acts *a, int row0,
-                     int m, int slot, int n0, int n1)
+                     int m, int slot, const struct columns *columns)
 {
-    size_t n_ff = (size_t)layer->gate.n;
-    float *gate = f->gate + (size_t)slot * n_ff + n0, *up = f->up + (size_t)slot * n_ff + n0;
+    size_t n_ff = (size_t)layer->gate.n, first = (size_t)slot * n_ff + (size_t)columns->n0;
+    float *gate = f->gate + first, *up = f->up + first;
     struct product gate_product = {&layer->gate, expert, a, row0, m, gate, n_ff};
     struct product up_product = {&layer->up, expert, a, row0, m, up, n_ff};
-    product_columns(f, worker, &gate_product, n0, n1);
-    product_columns(f, worker, &up_product, n0, n1);
+    product_columns(f, worker, &gate_product, columns);
+    product_columns(f, worker, &up_product, columns);
     for (int i = 0; i < m; i++)
         f->kernels->rows.silu_mul(gate + (size_t)i * n_ff, gate + (size_t)i * n_ff,
-                                  up + (size_t)i * n_ff, (size_t)(n1 - n0));
+                                  up + (size_t)i * n_ff, (size_t)(columns->n1 - columns->n0));
 }
 
 void activations_phase(struct forward *f, struct worker *worker, const struct matrix *down,
@@ -31,12 +31,11 @@ void dense_ffn_block(struct forward *f, struct worker *worker, const struct laye
 {
     unsigned formats = matrix_format(&layer->gate) | matrix_format(&layer->up);
     norm_phase(f, worker, layer->ffn_norm, formats, 0);
-    int n_ff = layer->gate.n;
     int block = column_block(worker, &layer->gate, 1, f->n_tokens);
-    for (int item = team_take(worker); item * block < n_ff; item = team_take(worker)) {
-        int n0 = item * block, n1 = n0 + block < n_ff ? n0 + block : n_ff;
-        gate_up_columns(f, worker, layer, 0, &f->norm_acts, 0, f->n_tokens, 0, n0, n1);
-    }
+    struct columns columns;
+    for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
+        while (walk_take(&walk, &layer->gate, block, &columns))
+            gate_up_columns(f, worker, layer, 0, &f->norm_acts, 0, f->n_tokens, 0, &columns);
     team_barrier(worker);
     activations_phase(f, worker, &layer->down, f->n_tokens);
     product_add_to_x(f, worker, &layer->down, &f->ffn_acts);

@@ -29,18 +29,54 @@ int column_block(const struct worker *worker, const struct matrix *matrix, int n
     return block < nr ? nr : block > most ? most : block;
 }
 
+struct walk walk_start(struct worker *worker)
+{
+    return (struct walk){.worker = worker, .step = -1};
+}
+
+/* Step 0 is the worker's own node; step i the i-th node after it, where nobody serves that. */
+bool walk_next_part(struct walk *walk)
+{
+    int n_nodes = team_nodes(walk->worker);
+    walk->item = -1;
+    walk->first = 0;
+    while (++walk->step < n_nodes) {
+        walk->part = (walk->worker->node + walk->step) % n_nodes;
+        if (walk->step == 0 || !team_serves(walk->worker, walk->part))
+            return true;
+    }
+    return false;
+}
+
+bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct columns *columns)
+{
+    const struct matrix_part *part = &matrix->parts[walk->part];
+    int count = n_blocks(part->n1 - part->n0, block);
+    if (walk->item < 0)
+        walk->item = team_take_from(walk->worker, walk->part);
+    if (walk->item >= walk->first + count) { /* of a later group */
+        walk->first += count;
+        return false;
+    }
+    int n0 = part->n0 + (walk->item - walk->first) * block;
+    *columns = (struct columns){walk->part, n0, n0 + block < part->n1 ? n0 + block : part->n1};
+    walk->item = -1;
+    return true;
+}
+
 void product_columns(const struct forward *f, const struct worker *worker,
-                     const struct product *product, int n0, int n1)
+                     const struct product *product, const struct columns *columns)
 {
     const struct matrix *matrix = product->matrix;
+    const struct matrix_part *part = &matrix->parts[columns->part];
     const struct gemm_kernel *kernel = matrix->kernel;
     size_t stride = act_row_bytes(kernel->act_format, (size_t)matrix->k);
     struct gemm_args args = {
-        .w = matrix->data + (size_t)product->expert * matrix->matrix_bytes,
-        .n = matrix->n,
+        .w = part->data + (size_t)product->expert * part->matrix_bytes,
+        .n = part->n1 - part->n0,
         .k = matrix->k,
-        .n0 = n0,
-        .n1 = n1 < matrix->n ? n1 : matrix->n,
+        .n0 = columns->n0 - part->n0,
+        .n1 = columns->n1 - part->n0,
         .a = product->a->data[kernel->act_format] + (size_t)product->row0 * stride,
         .a_stride = stride,
         .m = product->m,
@@ -58,18 +94,16 @@ void product_columns(const struct forward *f, const struct worker *worker,
 void products_run(struct forward *f, struct worker *worker, const struct product *products,
                   int n_products)
 {
-    int item = team_take(worker), first = 0;
-    for (int p = 0; p < n_products; p++) {
-        int n = products[p].matrix->n;
-        int block = column_block(worker, products[p].matrix, 1, products[p].m);
-        int count = n_blocks(n, block);
-        for (; item < first + count; item = team_take(worker)) {
-            struct product columns = products[p];
-            int n0 = (item - first) * block;
-            columns.c += n0;
-            product_columns(f, worker, &columns, n0, n0 + block);
+    struct columns columns;
+    for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
+        for (int p = 0; p < n_products; p++) {
+            int block = column_block(worker, products[p].matrix, 1, products[p].m);
+            while (walk_take(&walk, products[p].matrix, block, &columns)) {
+                struct product product = products[p];
+                product.c += columns.n0;
+                product_columns(f, worker, &product, &columns);
+            }
         }
-        first += count;
     }
     team_barrier(worker);
 }
@@ -78,15 +112,17 @@ void product_add_to_x(struct forward *f, struct worker *worker, const struct mat
                       const struct acts *a)
 {
     int block = column_block(worker, matrix, 1, f->n_tokens);
-    int n = matrix->n;
     float *tile = f->scratch[worker->index].tile;
-    for (int item = team_take(worker); item * block < n; item = team_take(worker)) {
-        int n0 = item * block, n1 = n0 + block < n ? n0 + block : n;
-        struct product product = {matrix, 0, a, 0, f->n_tokens, tile, MAX_COLUMN_BLOCK};
-        product_columns(f, worker, &product, n0, n1);
-        for (int i = 0; i < f->n_tokens; i++)
-            f->kernels->rows.add(f->x + (size_t)i * (size_t)n + n0,
-                                 tile + (size_t)i * MAX_COLUMN_BLOCK, (size_t)(n1 - n0));
+    struct product product = {matrix, 0, a, 0, f->n_tokens, tile, MAX_COLUMN_BLOCK};
+    struct columns columns;
+    for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
+        while (walk_take(&walk, matrix, block, &columns)) {
+            product_columns(f, worker, &product, &columns);
+            for (int i = 0; i < f->n_tokens; i++)
+                f->kernels->rows.add(f->x + (size_t)i * (size_t)matrix->n + columns.n0,
+                                     tile + (size_t)i * MAX_COLUMN_BLOCK,
+                                     (size_t)(columns.n1 - columns.n0));
+        }
     }
     team_barrier(worker);
 }

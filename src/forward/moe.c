@@ -125,26 +125,26 @@ static void gate_up_phase(struct forward *f, struct worker *worker,
                           const struct layer_weights *layer)
 {
     const struct routing *routing = &f->routing;
-    int n_ff = layer->gate.n;
     int block = column_block(worker, &layer->gate, routing->n_active, f->n_tokens);
-    int blocks = n_blocks(n_ff, block);
-    for (int item = team_take(worker); item < routing->n_active * blocks; item = team_take(worker)) {
-        int expert = routing->active[item / blocks];
-        int n0 = item % blocks * block, n1 = n0 + block < n_ff ? n0 + block : n_ff;
-        int slot = routing->first_slot[expert];
-        /* A single token is its own only row: nothing was gathered. */
-        const struct acts *a = f->n_tokens == 1 ? &f->norm_acts : &f->slot_acts;
-        int row0 = f->n_tokens == 1 ? 0 : slot;
-        gate_up_columns(f, worker, layer, expert, a, row0, expert_rows(routing, expert), slot, n0,
-                        n1);
+    struct columns columns;
+    for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
+        for (int i = 0; i < routing->n_active; i++) {
+            int expert = routing->active[i], slot = routing->first_slot[expert];
+            /* A single token is its own only row: nothing was gathered. */
+            const struct acts *a = f->n_tokens == 1 ? &f->norm_acts : &f->slot_acts;
+            int row0 = f->n_tokens == 1 ? 0 : slot;
+            while (walk_take(&walk, &layer->gate, block, &columns))
+                gate_up_columns(f, worker, layer, expert, a, row0, expert_rows(routing, expert),
+                                slot, &columns);
+        }
     }
     team_barrier(worker);
 }
 
-/* x[token] += weight * down(...) for columns [n0, n1), over all experts; in the order of their
- * numbers, so that a token's sum does not depend on what else is in the batch. */
+/* x[token] += weight * down(...) for some columns, over all experts; in the order of their numbers,
+ * so that a token's sum does not depend on what else is in the batch. */
 static void down_columns(struct forward *f, struct worker *worker, const struct matrix *down,
-                         int n0, int n1)
+                         const struct columns *columns)
 {
     const struct routing *routing = &f->routing;
     float *tile = f->scratch[worker->index].tile;
@@ -154,12 +154,12 @@ static void down_columns(struct forward *f, struct worker *worker, const struct 
         if (rows == 0)
             continue;
         struct product product = {down, expert, &f->ffn_acts, slot, rows, tile, MAX_COLUMN_BLOCK};
-        product_columns(f, worker, &product, n0, n1);
+        product_columns(f, worker, &product, columns);
         for (int i = 0; i < rows; i++)
             f->kernels->rows.add_scaled(
-                f->x + (size_t)routing->slot_token[slot + i] * n_embd + n0,
+                f->x + (size_t)routing->slot_token[slot + i] * n_embd + columns->n0,
                 tile + (size_t)i * MAX_COLUMN_BLOCK, routing->slot_weight[slot + i],
-                (size_t)(n1 - n0));
+                (size_t)(columns->n1 - columns->n0));
     }
 }
 
@@ -172,9 +172,10 @@ void moe_block(struct forward *f, struct worker *worker, const struct layer_weig
         gather_phase(f, worker, formats);
     gate_up_phase(f, worker, layer);
     activations_phase(f, worker, &layer->down, f->n_tokens * (int)f->params->n_expert_used);
-    int n = layer->down.n, block = column_block(worker, &layer->down, 1, f->n_tokens);
-    for (int item = team_take(worker); item * block < n; item = team_take(worker))
-        down_columns(f, worker, &layer->down, item * block,
-                     (item + 1) * block < n ? (item + 1) * block : n);
+    int block = column_block(worker, &layer->down, 1, f->n_tokens);
+    struct columns columns;
+    for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
+        while (walk_take(&walk, &layer->down, block, &columns))
+            down_columns(f, worker, &layer->down, &columns);
     team_barrier(worker);
 }

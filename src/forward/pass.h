@@ -89,13 +89,37 @@ struct product {
     size_t ldc;
 };
 
+/* The work items of a phase: blocks of columns of one or several matrices (a *group* each).
+ *
+ *     for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
+ *         for (each group)
+ *             while (walk_take(&walk, matrix, block, &columns))
+ *                 ...columns [columns.n0, columns.n1) of the group
+ *
+ * A worker takes items of the parts that lie on its node, and then of nodes that no worker of the
+ * run sits on. */
+struct walk {
+    struct worker *worker;
+    int step, part;
+    int item, first; /* the item at hand and the first one of the group; item < 0: none taken */
+};
+
+/* Columns [n0, n1), all of one part of their matrix. */
+struct columns {
+    int part, n0, n1;
+};
+
+struct walk walk_start(struct worker *worker);
+bool walk_next_part(struct walk *walk);
+bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct columns *columns);
+
 /* Width of the column blocks of n_groups matrices of n columns, so that the items feed all workers. */
 int column_block(const struct worker *worker, const struct matrix *matrix, int n_groups, int n_rows);
 static inline int n_blocks(int n, int block) { return (n + block - 1) / block; }
 
-/* Columns [n0, n1) of a product, written at c + n0. */
+/* Some columns of a product; the first is written at product->c. */
 void product_columns(const struct forward *f, const struct worker *worker,
-                     const struct product *product, int n0, int n1);
+                     const struct product *product, const struct columns *columns);
 
 /* All products of a list, as one phase of work items. */
 void products_run(struct forward *f, struct worker *worker, const struct product *products,
@@ -112,11 +136,10 @@ void norm_phase(struct forward *f, struct worker *worker, const float *w, unsign
                 int first);
 void attention_block(struct forward *f, struct worker *worker, int layer);
 
-/* gate and up for columns [n0, n1) of an expert (0 where dense) and rows [row0, row0 + m) of `a`;
- * the activated result goes to rows slot.. of f->gate. */
+/* gate and up for columns of an expert (0 where dense) and rows [row0, row0 + m) of `a`; the activated result goes to rows slot.. of f->gate. */
 void gate_up_columns(struct forward *f, const struct worker *worker,
                      const struct layer_weights *layer, int expert, const struct acts *a, int row0,
-                     int m, int slot, int n0, int n1);
+                     int m, int slot, const struct columns *columns);
 /* Rows [0, n_rows) of f->gate to f->ffn_acts, in the format of `down`; one phase. */
 void activations_phase(struct forward *f, struct worker *worker, const struct matrix *down,
                        int n_rows);

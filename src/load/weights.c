@@ -64,10 +64,13 @@ static void connect(struct weights *weights, const struct plan *plan)
             const uint8_t *packed = (const uint8_t *)weights->arena + place->offset;
             *(struct matrix *)field_of(weights, tensor) = (struct matrix){
                 .kernel = place->kernel,
-                .data = place->pool == POOL_MAPPED ? mapped : packed,
-                .matrix_bytes = place->matrix_bytes,
                 .n = (int)tensor->n,
                 .k = (int)tensor->k,
+                .parts = {{
+                    .data = place->pool == POOL_MAPPED ? mapped : packed,
+                    .matrix_bytes = place->matrix_bytes,
+                    .n1 = (int)tensor->n,
+                }},
             };
         }
     }

@@ -7,14 +7,21 @@
 #define TESSERA_LOAD_WEIGHTS_H
 
 #include "base/team.h"
+#include "base/topology.h"
 #include "plan/plan.h"
 
-/* n rows of k as one operand of a product; `n_expert` of them, matrix_bytes apart. */
+/* Rows [n0, n1) of a matrix: a matrix of its own, in the memory of a node. */
+struct matrix_part {
+    const uint8_t *data;
+    size_t matrix_bytes; /* from expert to expert */
+    int n0, n1;
+};
+
+/* n rows of k as one operand of a product, of each expert. */
 struct matrix {
     const struct gemm_kernel *kernel; /* NULL: the model has no such matrix */
-    const uint8_t *data;
-    size_t matrix_bytes;
     int n, k;
+    struct matrix_part parts[NODES_MAX]; /* by node; only part 0 where weights are not sharded */
 };
 
 struct layer_weights {
