@@ -10,7 +10,7 @@ static void rms_norm(float *y, const float *x, const float *w, size_t n, float e
     double sum = 0.0;
     for (size_t i = 0; i < n; i++)
         sum += (double)x[i] * x[i];
-    float scale = 1.0f / sqrtf((float)(sum / (double)n) + eps);
+    float scale = (float)(1.0 / sqrt(sum / (double)n + (double)eps));
     for (size_t i = 0; i < n; i++)
         y[i] = x[i] * scale * w[i];
 }

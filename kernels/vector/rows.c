@@ -1,9 +1,19 @@
 /* Row operations in vectors, with the last few elements masked. */
+#include <float.h>
 #include <math.h>
 
 #include "kernels/registry.h"
 #include "kernels/vec.h"
 #include "kernels/vector/attention.h"
+
+/* 1 / rms(x), for values whose squares are no floats any more. */
+static float wide_rms_scale(const float *x, size_t n, float eps)
+{
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * x[i];
+    return (float)(1.0 / sqrt(sum / (double)n + (double)eps));
+}
 
 static void rms_norm(float *y, const float *x, const float *w, size_t n, float eps)
 {
@@ -18,7 +28,8 @@ static void rms_norm(float *y, const float *x, const float *w, size_t n, float e
         vec last = vec_load_n(x + i, n - i < VEC ? n - i : VEC);
         sum0 = vec_fma(last, last, sum0);
     }
-    vec scale = vec_set1(1.0f / sqrtf(vec_sum(sum0 + sum1) / (float)n + eps));
+    float mean = vec_sum(sum0 + sum1) / (float)n;
+    vec scale = vec_set1(mean <= FLT_MAX ? 1.0f / sqrtf(mean + eps) : wide_rms_scale(x, n, eps));
     for (i = 0; i + VEC <= n; i += VEC)
         vec_store(y + i, vec_load(x + i) * scale * vec_load(w + i));
     if (i < n)

@@ -1,5 +1,6 @@
 /* Row operations and attention of every instruction set that this machine has, against double
- * precision, in memory that ends at guard pages. With --bench: their speed. */
+ * precision, in memory that ends at guard pages; what is infinite or NaN is near nothing. With
+ * --bench: their speed. */
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -60,7 +61,7 @@ static void check_rms_norm(const struct row_ops *ops, size_t n, float limit)
     double scale = 1.0 / sqrt(sum / (double)n + (double)1e-6f);
     for (size_t i = 0; i < n; i++) {
         double want = x[i] * scale * w[i];
-        expect_near("rms_norm", n, i, y[i], want, 1e-6 * fabs(want));
+        expect_near("rms_norm", n, i, y[i], want, 1e-6 * fabs(want) + 3e-45);
     }
     ops->rms_norm(x, x, w, n, 1e-6f);
     n_failed += memcmp(x, y, n * sizeof *x) != 0;
@@ -74,15 +75,15 @@ static void check_rope(const struct row_ops *ops, size_t n, float limit, bool ha
     (halves ? ops->rope_halves : ops->rope_adjacent)(y, cosines, sines, n);
     for (size_t i = 0; i < n / 2; i++) {
         size_t a = halves ? i : 2 * i, b = halves ? i + n / 2 : 2 * i + 1;
-        double c = cosines[i], s = sines[i], error = 3e-7 * (fabs(x[a]) + fabs(x[b]));
+        double c = cosines[i], s = sines[i], error = 3e-7 * (fabs(x[a]) + fabs(x[b])) + 3e-45;
         expect_near("rope", n, a, y[a], x[a] * c - x[b] * s, error);
         expect_near("rope", n, b, y[b], x[a] * s + x[b] * c, error);
     }
 }
 
-static void check_softmax(const struct row_ops *ops, size_t n, float limit)
+static void expect_softmax(const struct row_ops *ops, const float *x, size_t n)
 {
-    float *x = random_row(n, limit), *y = guarded(n * sizeof *y);
+    float *y = guarded(n * sizeof *y);
     memcpy(y, x, n * sizeof *y);
     ops->softmax(y, n);
     double max = -INFINITY, sum = 0.0;
@@ -91,10 +92,15 @@ static void check_softmax(const struct row_ops *ops, size_t n, float limit)
     for (size_t i = 0; i < n; i++)
         sum += exp(x[i] - max);
     for (size_t i = 0; i < n; i++) {
-        /* The difference to the maximum is rounded before exp. */
-        double want = exp(x[i] - max) / sum, error = 1e-6 + 6e-8 * fabs(x[i] - max);
+        /* The difference to the maximum is rounded before exp; from 1000 on the result is 0. */
+        double want = exp(x[i] - max) / sum, error = 1e-6 + 6e-8 * fmin(max - x[i], 1000.0);
         expect_near("softmax", n, i, y[i], want, error * want + 2e-45);
     }
+}
+
+static void check_softmax(const struct row_ops *ops, size_t n, float limit)
+{
+    expect_softmax(ops, random_row(n, limit), n);
 }
 
 static void check_silu_mul(const struct row_ops *ops, size_t n, float limit)
@@ -122,7 +128,7 @@ static void check_adds(const struct row_ops *ops, size_t n, float limit)
     for (size_t i = 0; i < n; i++) {
         double product = (double)0.3f * x[i];
         expect_near("add_scaled", n, i, sum[i], y[i] + product,
-                    2e-7 * (fabs(product) + fabs(y[i])));
+                    2e-7 * (fabs(product) + fabs(y[i])) + 3e-45);
     }
 }
 
@@ -133,6 +139,28 @@ static void check_f16(const struct row_ops *ops, size_t n, float limit)
     ops->f32_to_f16(y, x, n);
     for (size_t i = 0; i < n; i++)
         expect_near("f32_to_f16", n, i, y[i], f32_to_f16(x[i]), 0.0);
+}
+
+/* Where squares, exponentials or differences leave the range of floats, or nearly. */
+static void check_extremes(const struct row_ops *ops, size_t n)
+{
+    static const float limits[] = {1e-42f, 1e-30f, 1e4f, 1e18f, 1e20f, 1e30f, 1.7e38f};
+    for (size_t l = 0; l < sizeof limits / sizeof limits[0]; l++) {
+        check_rms_norm(ops, n, limits[l]);
+        check_rope(ops, n / 2 * 2, limits[l], false);
+        check_rope(ops, n / 2 * 2, limits[l], true);
+        check_softmax(ops, n, limits[l]);
+        check_silu_mul(ops, n, limits[l]);
+        check_adds(ops, n, limits[l]);
+        float *equal = guarded(n * sizeof *equal), *masked = random_row(n, limits[l]);
+        for (size_t i = 0; i < n; i++)
+            equal[i] = limits[l];
+        expect_softmax(ops, equal, n);
+        for (size_t i = 0; i < n; i++)
+            masked[i] = i % 3 == n % 3 ? -INFINITY : masked[i];
+        expect_softmax(ops, masked, n);
+        guarded_free_all();
+    }
 }
 
 static void check_row_ops(const struct row_ops *ops)
@@ -151,6 +179,8 @@ static void check_row_ops(const struct row_ops *ops)
             check_f16(ops, n, limits[l]);
             guarded_free_all();
         }
+    for (size_t s = 0; s < N_SIZES; s++)
+        check_extremes(ops, sizes[s]);
 }
 
 /* ---- Attention ------------------------------------------------------------------------------- */
@@ -276,6 +306,29 @@ static void check_attention(const struct row_ops *ops, int m, int n_positions, i
     guarded_free_all();
 }
 
+/* Scores as large as they get: all of one size, so that the result is the mean of the values, or
+ * opposite but for the first key's, whose value it is. */
+static void check_saturated(const struct row_ops *ops, int m, int n_keys, int d, enum kv_type type,
+                            float limit, bool opposite)
+{
+    struct attn_args args = random_attention(ops, m, n_keys, d, d, type, 1.0f);
+    for (int row = 0; row < m; row++)
+        for (int i = 0; i < d; i++)
+            ((float *)args.q)[(size_t)row * args.q_stride + (size_t)i] = limit;
+    for (int key = 0; key < n_keys; key++)
+        for (int i = 0; i < d; i++) {
+            float x = opposite && key > 0 ? -limit : limit;
+            void *at = (char *)args.k + (size_t)key * args.k_stride;
+            if (type == KV_F16)
+                ((uint16_t *)at)[i] = f32_to_f16(x);
+            else
+                ((float *)at)[i] = x;
+        }
+    ops->attention(&args);
+    compare_attention(&args, args.out, args.out_stride, 4e-6);
+    guarded_free_all();
+}
+
 static void check_attentions(const struct row_ops *ops)
 {
     static const int widths[] = {8, 12, 17, 64, 72, 100, 128};
@@ -291,6 +344,12 @@ static void check_attentions(const struct row_ops *ops)
             check_attention(ops, m, edges[e], 300, 33, KV_F16, 8.0f);
         }
     check_attention(ops, 150, 200, 128, 128, KV_F16, 1.0f);
+    for (int m = 1; m <= 33; m += 8)
+        for (int opposite = 0; opposite < 2; opposite++) {
+            check_saturated(ops, m, 100, 128, KV_F16, 65504.0f, opposite);
+            check_saturated(ops, m, 70, 64, KV_F32, 1e15f, opposite);
+            check_saturated(ops, m, 130, 64, KV_F32, 1e-20f, opposite);
+        }
 }
 
 /* ---- Speed ----------------------------------------------------------------------------------- */

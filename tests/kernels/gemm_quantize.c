@@ -18,7 +18,7 @@ static float any_float(uint64_t bits)
 static void fill_block(float *x, int kind, uint64_t *seed)
 {
     static const float limits[] = {1e-30f,  0x1.448ea0p-100f, 0x1.448ea2p-100f, 0x1p-149f,
-                                   0x1p-126f, 3.4028235e38f,    1e38f,            INFINITY};
+                                   0x1p-126f, 3.4028235e38f,    8.5e37f,          INFINITY};
     float limit = limits[random_next(seed) % 8];
     for (int i = 0; i < BLOCK; i++) {
         uint64_t bits = random_next(seed);
