@@ -26,6 +26,17 @@ static void override(struct gemm_kernel *slots, kernel_table *table, uint32_t cp
             replace(&slots[kernels[i].block_id], &kernels[i]);
 }
 
+#if defined(__x86_64__)
+/* Attention on tiles, with vector code as for the GEMM records. */
+static void amx_row_ops(struct row_ops *ops, uint32_t cpu_flags)
+{
+    if (cpu_flags & CPU_AVX512 && cpu_flags & CPU_AVX512_VNNI)
+        amx_row_ops_avx512(ops);
+    else if (cpu_flags & CPU_AVX2)
+        amx_row_ops_avx2(ops);
+}
+#endif
+
 void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags)
 {
     memset(set, 0, sizeof *set);
@@ -47,5 +58,7 @@ void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags)
         avx2_row_ops(&set->rows);
     if (cpu_flags & CPU_AVX512)
         avx512_row_ops(&set->rows);
+    if (cpu_flags & CPU_AMX_TILE && cpu_flags & CPU_AMX_BF16)
+        amx_row_ops(&set->rows, cpu_flags);
 #endif
 }

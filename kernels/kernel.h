@@ -187,7 +187,8 @@ struct attn_args {
     size_t k_stride, v_stride;
     int d_k, d_v;
     float scale;          /* scores are scale * (q . k) */
-    float *out;           /* row i, [d_v], at out + i * out_stride; zeros where it sees no key */
+    float *out;           /* row i, [d_v], at out + i * out_stride; zeros where it sees no key, or
+                           * none with a score above -INFINITY */
     size_t out_stride;    /* floats */
     /* Where not NULL, [m] each: `out` is left undivided, with the row's maximum score and sum of
      * exp(score - maximum), so that ranges of keys can be merged. */
@@ -210,6 +211,8 @@ struct row_ops {
     void (*add)(float *y, const float *x, size_t n);            /* y += x */
     void (*add_scaled)(float *y, const float *x, float s, size_t n); /* y += s * x */
     void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);  /* round to nearest even */
+    /* Up to this many query rows a call is the faster the more it has. */
+    int attn_rows;
     size_t (*attn_scratch_bytes)(int d_k, int d_v);
     void (*attention)(const struct attn_args *args);
 };

@@ -28,5 +28,8 @@ const struct gemm_kernel *avx512_mapped_kernels(size_t *count);
 void scalar_row_ops(struct row_ops *ops);
 void avx2_row_ops(struct row_ops *ops);
 void avx512_row_ops(struct row_ops *ops);
+/* Over the rest of the vector code of the same width. */
+void amx_row_ops_avx2(struct row_ops *ops);
+void amx_row_ops_avx512(struct row_ops *ops);
 
 #endif

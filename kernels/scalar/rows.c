@@ -93,6 +93,8 @@ static void attend_row(const struct attn_args *a, int i)
         for (int d = 0; d < a->d_k; d++)
             score += q[d] * element(k, a->kv_type, d);
         score *= a->scale;
+        if (score == -INFINITY)
+            continue;
         float new_max = fmaxf(max, score);
         float keep = expf(max - new_max), weight = expf(score - new_max);
         sum = sum * keep + weight;
@@ -127,6 +129,7 @@ void scalar_row_ops(struct row_ops *ops)
         .add = add,
         .add_scaled = add_scaled,
         .f32_to_f16 = f32_to_f16_row,
+        .attn_rows = 1,
         .attn_scratch_bytes = attn_scratch_bytes,
         .attention = attention,
     };

@@ -8,11 +8,12 @@
 
 #include <math.h>
 
+#include "kernels/transpose.h"
 #include "kernels/vector/dot.h"
 #include "kernels/vector/tile.h"
 
 enum {
-    MAX_ROWS = 64, /* query rows taken at once */
+    MAX_ROWS = ATTN_ROWS,
     MAX_KEYS = 64, /* keys of a block, <= CHUNK_K */
     FEW_ROWS = 8,  /* up to these rows are multiplied without panels */
 };
@@ -106,6 +107,8 @@ static void weigh_row(struct rows *rows, int row, int count, int padded)
         max = vec_max(max, vec_first_n(vec_load(scores + i), none,
                                        (size_t)(count - i < VEC ? count - i : VEC)));
     float new_max = vec_max_lane(max), keep = 1.0f;
+    if (new_max == -INFINITY)
+        count = 0; /* the difference of scores to it would be no number */
     if (new_max > rows->max[row]) {
         keep = expf(rows->max[row] - new_max);
         float *out = rows->out + (size_t)row * (size_t)rows->width;
@@ -177,25 +180,6 @@ static void scale_queries(struct rows *rows)
         for (int i = 0; i < args->d_k; i++)
             rows->q[(i / CHUNK_K * MAX_ROWS + row) * CHUNK_STRIDE + i % CHUNK_K] =
                 q[i] * args->scale;
-    }
-}
-
-/* Element j of row i <-> element i of row j. */
-static inline void transpose_8x8(__m256 r[8])
-{
-    __m256 t[8];
-    for (int i = 0; i < 8; i += 4) {
-        __m256 a = _mm256_unpacklo_ps(r[i], r[i + 1]), b = _mm256_unpackhi_ps(r[i], r[i + 1]);
-        __m256 c = _mm256_unpacklo_ps(r[i + 2], r[i + 3]);
-        __m256 d = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
-        t[i] = _mm256_shuffle_ps(a, c, 0x44);
-        t[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
-        t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
-        t[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[i] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x20);
-        r[i + 4] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
     }
 }
 

@@ -4,6 +4,8 @@
 
 #include "kernels/vec.h"
 
+enum { ATTN_ROWS = 64 }; /* query rows taken at once */
+
 size_t VEC_NAME(attn_scratch_bytes)(int d_k, int d_v);
 void VEC_NAME(attention)(const struct attn_args *args);
 

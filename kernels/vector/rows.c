@@ -154,6 +154,7 @@ void VEC_NAME(row_ops)(struct row_ops *ops)
         .add = add,
         .add_scaled = add_scaled,
         .f32_to_f16 = f32_to_f16,
+        .attn_rows = ATTN_ROWS,
         .attn_scratch_bytes = VEC_NAME(attn_scratch_bytes),
         .attention = VEC_NAME(attention),
     };

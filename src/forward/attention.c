@@ -4,7 +4,7 @@
 
 #include "forward/pass.h"
 
-/* Query rows (tokens x heads of a group) of one work item in a prompt. */
+/* Query rows (tokens x heads of a group) of one work item in a prompt, at least. */
 enum { QUERY_ROWS = 64, MIN_SPLIT_KEYS = 128 };
 
 static int group_size(const struct forward *f)
@@ -112,11 +112,21 @@ static void attend(struct forward *f, struct worker *worker, int layer, int head
     f->kernels->rows.attention(&args);
 }
 
+/* Tokens of a work item: as many as serve the kernel, but two items for each worker. */
+static int tokens_per_item(const struct forward *f, const struct worker *worker)
+{
+    int least = QUERY_ROWS / group_size(f), most = f->kernels->rows.attn_rows / group_size(f);
+    least = least < 1 ? 1 : least;
+    int items_of_head = n_blocks(2 * worker->count, (int)f->params->n_head_kv);
+    int tokens = n_blocks(n_blocks(f->n_tokens, items_of_head), least) * least;
+    tokens = tokens < most ? tokens : most;
+    return tokens > least ? tokens : least;
+}
+
 static void attend_phase(struct forward *f, struct worker *worker, int layer, int n_splits)
 {
     int n_head_kv = (int)f->params->n_head_kv;
-    int tokens = QUERY_ROWS / group_size(f);
-    tokens = tokens < 1 ? 1 : tokens;
+    int tokens = tokens_per_item(f, worker);
     int blocks = n_blocks(f->n_tokens, tokens);
     int n_items = n_head_kv * blocks * n_splits;
     for (int item = team_take(worker); item < n_items; item = team_take(worker)) {
