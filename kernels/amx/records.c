@@ -77,8 +77,8 @@ static void gemm_bf16(const struct gemm_args *g)
     AMX_NAME(tile_gemm)(g, g->k % TILE_K ? &ragged : &whole);
 }
 
-/* F32 and F16 keep their precision: a weight and an activation are the sum of two bf16 each, and of
- * their four products the least is left out. For every TILE_K of the panel there are three of depth,
+/* F32 and F16 keep their precision: a weight and an activation are the sum of two bf16 each, and
+ * of their four products the least is left out. For TILE_K of the panel there are three of depth,
  *
  *     A: high high low  (ACT_BF16X3_F32)        B: high low high */
 AMX_INLINE vec_f32 float_weights(const uint8_t *panel, int k, int c0, bool low, uint32_t id)
