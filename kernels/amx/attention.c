@@ -27,7 +27,6 @@
 enum {
     MAX_ROWS = 512, /* query rows taken at once */
     MAX_KEYS = 256, /* keys of a block */
-    MIN_ROWS = 16,  /* with fewer rows vectors alone are faster */
     MAX_BLOCKS = MAX_ROWS / BLOCK_SIDE,
     /* Odd numbers of cache lines from row to row, see act_row_bytes. */
     SCORE_STRIDE = MAX_KEYS + 16,       /* floats */
@@ -373,8 +372,9 @@ static void run_pass(struct pass *p)
 
 static void attention(const struct attn_args *args)
 {
-    /* Who keeps keys and values in F32 does not want them rounded. */
-    if (args->m < MIN_ROWS || args->kv_type == KV_F32) {
+    /* Few rows are bound by memory, and vectors take keys as they lie there. Who keeps them in F32
+     * does not want them rounded. */
+    if (args->m <= ATTN_FEW_ROWS || args->kv_type == KV_F32) {
         VEC_NAME(attention)(args);
         return;
     }

@@ -15,7 +15,6 @@
 enum {
     MAX_ROWS = ATTN_ROWS,
     MAX_KEYS = 64, /* keys of a block, <= CHUNK_K */
-    FEW_ROWS = 8,  /* up to these rows are multiplied without panels */
 };
 
 /* The state of up to MAX_ROWS query rows, in the caller's scratch memory. */
@@ -384,7 +383,7 @@ void VEC_NAME(attention)(const struct attn_args *args)
         rows.first = row;
         rows.count = args->m - row < MAX_ROWS ? args->m - row : MAX_ROWS;
         start(&rows);
-        if (rows.count <= FEW_ROWS)
+        if (rows.count <= ATTN_FEW_ROWS)
             attend_few(&rows);
         else
             attend_many(&rows);

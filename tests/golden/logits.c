@@ -7,7 +7,7 @@
  * largest difference, quantized ones by their KL divergence in relation to the recorded figure of
  * another engine that also rounds activations to 8 bits. No logit may be infinite or NaN.
  *
- * With an F16 cache the attention of prompts may run on bf16 tiles: errors of a size of their own. */
+ * With an F16 cache attention of prompts may run on bf16 tiles: errors of a size of their own. */
 #include <jansson.h>
 #include <math.h>
 #include <spawn.h>
