@@ -1,14 +1,17 @@
 /* Products on bf16 tiles.
  *
- *   for each chunk of CHUNK_K k
- *     for each pair of panels (32 columns): a job
- *       for each block of 32 rows
- *         2 x 2 tiles of C, in registers, += A (from L2, row by row) * B (tiles in L1)
+ *   for each block of rows and of columns
+ *     for each chunk of CHUNK_K k
+ *       for each pair of panels (32 columns): a job
+ *         for each 32 rows
+ *           2 x 2 tiles of C, in registers, += A (from L2, row by row) * B (tiles in L1)
  *
  * The tiles of a job are brought into scratch while the job before it is computed: a few tiles are
  * filled after every few steps of products, so that vector and tile units work at the same time.
- * Between chunks the tiles of C rest in C itself. Edges in rows and columns are shapes of the tile
- * configuration, so that nothing is read or written outside, and short tiles take less time. */
+ * A is loaded with the hint that it will not be used again soon, which leaves L1 to B. Between
+ * chunks the tiles of C rest in scratch, where 32 x 32 of them are 4 KiB in a row. Edges in rows
+ * and columns are shapes of the tile configuration, so that nothing is read or written outside, and
+ * short tiles take less time. */
 #include "kernels/amx/gemm.h"
 
 #include <string.h>
@@ -19,6 +22,11 @@
 enum {
     COLUMNS = 16, /* of a panel and of a tile */
     GROUP = 4, /* steps of depth in one go */
+    SQUARE = 32, /* rows and columns of 2 x 2 tiles of C */
+    SQUARE_FLOATS = SQUARE * SQUARE,
+    /* Of a block: what C takes in scratch (512 KiB) fits into L2 beside a chunk of A (512 KiB). */
+    MAX_ROWS = 512,
+    MAX_COLUMNS = 256,
 };
 
 /* Rows and columns of the block of C in tiles: C00 C01 C10 C11 are tiles 0 to 3, A0 A1 4 and 5,
@@ -55,7 +63,7 @@ struct operands {
 
 /* The instructions of depth step d; several steps in one statement, so that under emulation they
  * are executed in one trap. */
-#define LOAD_A(i, d) "tileloadd 64*" #d "(%[a" #i "],%[as],1), %%tmm" A_TILE_##i "\n\t"
+#define LOAD_A(i, d) "tileloaddt1 64*" #d "(%[a" #i "],%[as],1), %%tmm" A_TILE_##i "\n\t"
 #define LOAD_B(j, d) "tileloadd 1024*" #d "(%[b" #j "],%[bs],1), %%tmm" B_TILE_##j "\n\t"
 #define A_TILE_0 "4"
 #define A_TILE_1 "5"
@@ -113,43 +121,49 @@ static inline void run_steps(struct block_shape shape, struct operands *o, int n
         steps_11(o, n);
 }
 
-/* C[i][j] of the block at `c`, 16 rows or columns apart, kept or started at zero. */
-static void load_c(struct block_shape shape, const float *c, size_t ldc, bool first)
+/* 32 x 32 of C, rows `stride` floats apart. */
+struct square {
+    float *c;
+    size_t stride;
+};
+
+/* The tiles of C as they were left at `from`, or zero where it is NULL. */
+static void load_c(struct block_shape shape, const struct square *from)
 {
-    ptrdiff_t stride = (ptrdiff_t)(ldc * sizeof(float));
-    const float *below = c + COLUMNS * ldc;
-    bool right = shape.columns[1], down = shape.rows[1];
-    if (first) {
+    bool right = shape.columns[1], below = shape.rows[1];
+    if (!from) {
         TILE_ZERO(0);
         if (right)
             TILE_ZERO(1);
-        if (down)
+        if (below)
             TILE_ZERO(2);
-        if (right && down)
+        if (right && below)
             TILE_ZERO(3);
         return;
     }
+    ptrdiff_t stride = (ptrdiff_t)(from->stride * sizeof(float));
+    const float *c = from->c, *c2 = c + COLUMNS * from->stride;
     TILE_LOAD(0, c, stride);
     if (right)
         TILE_LOAD(1, c + COLUMNS, stride);
-    if (down)
-        TILE_LOAD(2, below, stride);
-    if (right && down)
-        TILE_LOAD(3, below + COLUMNS, stride);
+    if (below)
+        TILE_LOAD(2, c2, stride);
+    if (right && below)
+        TILE_LOAD(3, c2 + COLUMNS, stride);
 }
 
-static void store_c(struct block_shape shape, float *c, size_t ldc)
+static void store_c(struct block_shape shape, const struct square *to)
 {
-    ptrdiff_t stride = (ptrdiff_t)(ldc * sizeof(float));
-    float *below = c + COLUMNS * ldc;
-    bool right = shape.columns[1], down = shape.rows[1];
+    bool right = shape.columns[1], below = shape.rows[1];
+    ptrdiff_t stride = (ptrdiff_t)(to->stride * sizeof(float));
+    float *c = to->c, *c2 = c + COLUMNS * to->stride;
     TILE_STORE(0, c, stride);
     if (right)
         TILE_STORE(1, c + COLUMNS, stride);
-    if (down)
-        TILE_STORE(2, below, stride);
-    if (right && down)
-        TILE_STORE(3, below + COLUMNS, stride);
+    if (below)
+        TILE_STORE(2, c2, stride);
+    if (right && below)
+        TILE_STORE(3, c2 + COLUMNS, stride);
 }
 
 /* ---- Jobs: a pair of panels, a chunk of k ---------------------------------------------------- */
@@ -196,11 +210,9 @@ static void fill_some(struct filling *f, const struct gemm_args *g,
     }
 }
 
-static struct filling start_filling(const struct gemm_args *g, const struct tile_source *source,
-                                    struct job job, uint8_t *tiles)
+static struct filling start_filling(const struct gemm_args *g, struct job job, uint8_t *tiles)
 {
-    bool needed = job.k0 < g->k && !source->in_place;
-    return (struct filling){job, tiles, 0, needed ? job.panels * job.steps : 0};
+    return (struct filling){job, tiles, 0, job.k0 < g->k ? job.panels * job.steps : 0};
 }
 
 static void split_in_two(uint8_t parts[2], int n)
@@ -211,14 +223,15 @@ static void split_in_two(uint8_t parts[2], int n)
 
 /* All rows of a job, filling the tiles of the next one meanwhile. */
 static void run_job(const struct gemm_args *g, const struct tile_source *source,
-                    const struct job *job, const uint8_t *b[2], struct block_shape *configured,
-                    struct filling *next)
+                    const struct job *job, const uint8_t *b[2], float *squares,
+                    struct block_shape *configured, struct filling *next)
 {
-    int pauses = divide_up(g->m, 2 * TILE_ROWS) * divide_up(job->steps, GROUP);
-    int fill_count = divide_up(next->total, pauses);
+    int n_squares = divide_up(g->m, SQUARE);
+    int fill_count = divide_up(next->total, n_squares * divide_up(job->steps, GROUP));
     struct block_shape shape;
     split_in_two(shape.columns, g->n1 - job->j);
-    for (int i = 0; i < g->m; i += 2 * TILE_ROWS) {
+    for (int s = 0; s < n_squares; s++) {
+        int i = s * SQUARE;
         split_in_two(shape.rows, g->m - i);
         if (memcmp(&shape, configured, sizeof shape))
             configure(shape);
@@ -227,13 +240,16 @@ static void run_job(const struct gemm_args *g, const struct tile_source *source,
         struct operands o = {.a = {a, a + TILE_ROWS * g->a_stride},
                              .a_stride = (ptrdiff_t)g->a_stride,
                              .b = {b[0], b[1]}};
-        float *c = g->c + (size_t)i * g->ldc + (job->j - g->n0);
-        load_c(shape, c, g->ldc, job->k0 == 0);
+        int column = job->j - g->n0;
+        struct square kept = {squares + (size_t)(column / SQUARE * n_squares + s) * SQUARE_FLOATS,
+                              SQUARE};
+        struct square out = {g->c + (size_t)i * g->ldc + column, g->ldc};
+        load_c(shape, job->k0 > 0 ? &kept : NULL);
         for (int step = 0; step < job->steps; step += GROUP) {
             run_steps(shape, &o, least(GROUP, job->steps - step));
             fill_some(next, g, source, fill_count);
         }
-        store_c(shape, c, g->ldc);
+        store_c(shape, job->k1 < g->k ? &kept : &out);
     }
 }
 
@@ -244,29 +260,46 @@ static size_t job_scratch(int k)
 
 size_t AMX_NAME(tile_gemm_scratch)(int k)
 {
-    return 2 * job_scratch(k);
+    size_t squares = k > CHUNK_K ? MAX_ROWS / SQUARE * (MAX_COLUMNS / SQUARE) : 0;
+    return 2 * job_scratch(k) + squares * SQUARE_FLOATS * sizeof(float);
 }
 
-void AMX_NAME(tile_gemm)(const struct gemm_args *g, const struct tile_source *source)
+/* A block of at most MAX_ROWS rows and MAX_COLUMNS columns. */
+static void multiply_block(const struct gemm_args *g, const struct tile_source *source)
 {
-    if (g->m == 0 || g->n0 == g->n1)
-        return;
     uint8_t *scratch[2] = {g->scratch, (uint8_t *)g->scratch + job_scratch(g->k)};
+    float *squares = (float *)(scratch[1] + job_scratch(g->k));
     struct block_shape configured = {{0}, {0}};
     struct job job = job_at(g, g->n0, 0);
-    struct filling now = start_filling(g, source, job, scratch[0]);
+    struct filling now = start_filling(g, job, scratch[0]);
     fill_some(&now, g, source, now.total);
     for (int turn = 1; job.k0 < g->k; turn ^= 1) {
         const uint8_t *b[2] = {now.tiles, now.tiles + job.steps * TILE_BYTES};
         for (int i = 0; i < job.panels && source->in_place; i++)
             b[i] = source->in_place(g, job.j / COLUMNS + i, job.k0);
         struct job following = next_job(g, &job);
-        struct filling next = start_filling(g, source, following, scratch[turn]);
-        run_job(g, source, &job, b, &configured, &next);
+        struct filling next = start_filling(g, following, scratch[turn]);
+        run_job(g, source, &job, b, squares, &configured, &next);
         job = following;
         now = next;
     }
-    tile_release();
+}
+
+void AMX_NAME(tile_gemm)(const struct gemm_args *g, const struct tile_source *source)
+{
+    struct gemm_args block = *g;
+    for (int i = 0; i < g->m; i += MAX_ROWS) {
+        block.m = least(g->m - i, MAX_ROWS);
+        block.a = (const uint8_t *)g->a + (size_t)i * g->a_stride;
+        for (int j = g->n0; j < g->n1; j += MAX_COLUMNS) {
+            block.n0 = j;
+            block.n1 = least(g->n1, j + MAX_COLUMNS);
+            block.c = g->c + (size_t)i * g->ldc + (j - g->n0);
+            multiply_block(&block, source);
+        }
+    }
+    if (g->m > 0 && g->n0 < g->n1)
+        tile_release();
 }
 
 /* ---- Rows ------------------------------------------------------------------------------------ */

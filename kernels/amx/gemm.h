@@ -10,9 +10,11 @@ enum { TILE_K = 32, CHUNK_K = 512 };
 /* Where the weights of a panel (16 columns) come from, as tiles: 16 rows of 64 bytes for each 32 k,
  * row p holding k = 2p and 2p + 1 of every column. */
 struct tile_source {
-    /* Writes the tiles of k0 <= k < k1; k0 is a multiple of TILE_K, and k1 unless it is k. */
+    /* Writes the tiles of k0 <= k < k1; k0 is a multiple of TILE_K, and k1 unless it is k. Called
+     * some time before they are needed: what it reads two panels further on will be next. */
     void (*fill)(uint8_t *tiles, const struct gemm_args *args, int panel, int k0, int k1);
-    /* Where not NULL: the tiles from k0 on, as they lie in the packed matrix. */
+    /* Where not NULL: the tiles from k0 on, as they lie in the packed matrix; `fill` then only
+     * has them fetched. */
     const uint8_t *(*in_place)(const struct gemm_args *args, int panel, int k0);
 };
 

@@ -32,6 +32,22 @@ static inline vec_i32 vi_lookup(const uint8_t table[16], vec_i32 x)
     __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table));
     return _mm512_shuffle_epi8(t, x);
 }
+/* `to` in all lanes, with byte `at` of each replaced by byte j of x's lane. */
+static inline vec_i32 vi_place_byte(uint32_t to, int at, vec_i32 x, int j)
+{
+    const int index = j << 8 * at; /* of a lane's first byte, in groups of four lanes */
+    __m512i from = _mm512_broadcast_i32x4(_mm_setr_epi32(index, index + (4 << 8 * at),
+                                                         index + (8 << 8 * at),
+                                                         index + (12 << 8 * at)));
+    return _mm512_mask_shuffle_epi8(vi_set1(to), 0x1111111111111111ull << at, x, from);
+}
+/* Words (upper half of x, upper half of y). */
+static inline vec_i32 vi_upper_words(vec_i32 x, vec_i32 y)
+{
+    __m512i from = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(2, 3, 0, 0, 6, 7, 0, 0, 10, 11, 0, 0, 14, 15, 0, 0));
+    return _mm512_mask_shuffle_epi8(y, 0x3333333333333333ull, x, from);
+}
 static inline vec_f32 vf_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline vec_f32 vf_set1(float x) { return _mm512_set1_ps(x); }
 static inline vec_f32 vf_sub(vec_f32 x, vec_f32 y) { return _mm512_sub_ps(x, y); }
@@ -87,6 +103,15 @@ static inline vec_i32 vi_lookup(const uint8_t table[16], vec_i32 x)
 {
     __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
     return _mm256_shuffle_epi8(t, x);
+}
+static inline vec_i32 vi_place_byte(uint32_t to, int at, vec_i32 x, int j)
+{
+    vec_i32 moved = j > at ? vi_shr(x, 8 * (j - at)) : vi_shl(x, 8 * (at - j));
+    return vi_and_or(moved, vi_set1(0xffu << 8 * at), vi_set1(to));
+}
+static inline vec_i32 vi_upper_words(vec_i32 x, vec_i32 y)
+{
+    return vi_and_or(y, vi_set1(0xffff0000), vi_shr(x, 16));
 }
 static inline vec_f32 vf_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline vec_f32 vf_set1(float x) { return _mm256_set1_ps(x); }
