@@ -92,18 +92,10 @@ static size_t lay_out(struct pass *p, void *scratch, int d_k, int d_v)
 
 /* ---- Operands -------------------------------------------------------------------------------- */
 
-/* VEC elements of a row of n, from i on; zeros behind them. */
-static ALWAYS_INLINE vec load_padded(const void *row, enum block_id type, int i, int n)
+/* VEC elements of a row, from i on, where `left` are left; zeros behind them. */
+static ALWAYS_INLINE vec load_padded(const void *row, enum block_id type, int i, int left)
 {
-    int left = n - i;
     return left >= VEC ? row_load(row, type, i) : row_load_n(row, type, i, left < 0 ? 0 : left);
-}
-
-/* VEC of the 16 pairs of a step of a key, from pair i on. */
-static inline vec_i32 load_pairs(const void *row, int k, int i, int n)
-{
-    return vf_pack_bf16(load_padded(row, BLOCK_F16, k + i, n),
-                        load_padded(row, BLOCK_F16, k + i + 16, n));
 }
 
 /* The rows as bf16, up to whole blocks. */
@@ -115,10 +107,11 @@ static void write_queries(struct pass *p)
         const float *from = args->q + (size_t)(p->first + row) * args->q_stride;
         uint8_t *to = p->q + (size_t)row * p->q_stride;
         for (int k = 0; k < args->d_k; k += BLOCK_STEP)
-            for (int i = 0; i < 16; i += VEC)
-                vi_store(to + 2 * k + 4 * i,
-                         vf_pack_bf16(scale * load_padded(from, BLOCK_F32, k + i, args->d_k),
-                                      scale * load_padded(from, BLOCK_F32, k + i + 16, args->d_k)));
+            for (int i = k; i < k + 16; i += VEC) {
+                vec x = load_padded(from, BLOCK_F32, i, args->d_k - i);
+                vec y = load_padded(from, BLOCK_F32, i + 16, args->d_k - i - 16);
+                vi_store(to + 2 * k + 4 * (i - k), vf_pack_bf16(scale * x, scale * y));
+            }
     }
     int behind = p->n_blocks * BLOCK_SIDE - p->count;
     memset(p->q + (size_t)p->count * p->q_stride, 0, (size_t)behind * p->q_stride);
@@ -131,24 +124,38 @@ static const uint8_t *cache_row(const struct pass *p, const void *cache, size_t 
     return (const uint8_t *)cache + (size_t)index * stride;
 }
 
-/* A tile of 16 keys: row r holds pair r of each. */
+/* Pair r of each of 16 keys, from element k on, in row r of a tile; `left` elements are there. */
+static ALWAYS_INLINE void write_key_tile(uint8_t *tile, const void *const keys[16], int k, int left)
+{
+    for (int c = 0; c < 16; c += VEC)
+        for (int i = 0; i < 16; i += VEC) {
+            vec square[VEC];
+            for (int j = 0; j < VEC; j++)
+                square[j] = vf_of_bits(
+                    vf_pack_bf16(load_padded(keys[c + j], BLOCK_F16, k + i, left - i),
+                                 load_padded(keys[c + j], BLOCK_F16, k + i + 16, left - i - 16)));
+            vec_transpose(square);
+            for (int j = 0; j < VEC; j++)
+                vi_store(tile + TILE_ROW_BYTES * (i + j) + 4 * c, vf_bits(square[j]));
+        }
+}
+
 static void write_key_tiles(const struct pass *p)
 {
     const struct attn_args *args = p->args;
     uint8_t *tile = p->k_tiles;
-    for (int key = 0; key < round_up(p->n_keys, BLOCK_SIDE); key += 16)
-        for (int k = 0; k < args->d_k; k += BLOCK_STEP, tile += TILE_BYTES)
-            for (int c = 0; c < 16; c += VEC)
-                for (int i = 0; i < 16; i += VEC) {
-                    vec square[VEC];
-                    for (int j = 0; j < VEC; j++)
-                        square[j] = vf_of_bits(
-                            load_pairs(cache_row(p, args->k, args->k_stride, key + c + j), k, i,
-                                       args->d_k));
-                    vec_transpose(square);
-                    for (int j = 0; j < VEC; j++)
-                        vi_store(tile + TILE_ROW_BYTES * (i + j) + 4 * c, vf_bits(square[j]));
-                }
+    for (int key = 0; key < round_up(p->n_keys, BLOCK_SIDE); key += 16) {
+        const void *keys[16];
+        int k = 0;
+        for (int j = 0; j < 16; j++)
+            keys[j] = cache_row(p, args->k, args->k_stride, key + j);
+        for (; k + BLOCK_STEP <= args->d_k; k += BLOCK_STEP, tile += TILE_BYTES)
+            write_key_tile(tile, keys, k, BLOCK_STEP);
+        if (k < args->d_k) {
+            write_key_tile(tile, keys, k, args->d_k - k);
+            tile += TILE_BYTES;
+        }
+    }
 }
 
 /* A tile of 32 keys: row r holds 16 columns of keys r and r + 16. */
@@ -162,8 +169,8 @@ static void write_value_tiles(const struct pass *p)
             uint8_t *to = p->v_tiles + key / BLOCK_STEP * TILE_BYTES + TILE_ROW_BYTES * r;
             for (int i = 0; i < p->width; i += VEC)
                 vi_store(to + i / 16 * (MAX_KEYS / BLOCK_STEP) * TILE_BYTES + 4 * (i % 16),
-                         vf_pack_bf16(load_padded(first, BLOCK_F16, i, args->d_v),
-                                      load_padded(second, BLOCK_F16, i, args->d_v)));
+                         vf_pack_bf16(load_padded(first, BLOCK_F16, i, args->d_v - i),
+                                      load_padded(second, BLOCK_F16, i, args->d_v - i)));
         }
 }
 

@@ -15,6 +15,7 @@
 enum {
     MAX_ROWS = ATTN_ROWS,
     MAX_KEYS = 64, /* keys of a block, <= CHUNK_K */
+    SUM_ROWS = VEC == 16 ? 4 : 2, /* rows that values are added to at once */
 };
 
 /* The state of up to MAX_ROWS query rows, in the caller's scratch memory. */
@@ -291,30 +292,30 @@ static void attend_many(struct rows *rows)
 
 /* ---- Few rows: dot products and sums of rows ------------------------------------------------- */
 
-/* Scores of `n_rows` rows against 8 / n_rows keys. */
+/* Scores of `n_rows` rows against DOT_SUMS / n_rows keys. */
 static ALWAYS_INLINE void score_few(struct rows *rows, enum block_id type, int row, int n_rows,
                                     int key0, int key, int n_keys)
 {
     const struct attn_args *args = rows->args;
-    const int count = 8 / n_rows;
-    const void *keys[8];
+    const int count = DOT_SUMS / n_rows;
+    const void *keys[DOT_SUMS];
     for (int j = 0; j < count; j++)
         keys[j] = key_row(args, key0 + (key + j < n_keys ? key + j : n_keys - 1));
-    float scores[8];
+    float scores[DOT_SUMS];
     const float *q = rows->q + row * args->d_k;
-    _mm256_storeu_ps(scores, dot_8(q, (size_t)args->d_k, n_rows, keys, type, args->d_k));
+    dot_products(scores, q, (size_t)args->d_k, n_rows, keys, count, type, args->d_k);
     for (int r = 0; r < n_rows; r++)
         memcpy(rows->scores + (row + r) * CHUNK_STRIDE + key, scores + r * count,
                (size_t)count * sizeof(float));
 }
 
-/* Adds weight * value of four keys to one or two rows. */
+/* Adds weight * value of four keys to some rows, up to SUM_ROWS. */
 static ALWAYS_INLINE void add_few(struct rows *rows, enum block_id type, int row, int n_rows,
                                   int key0, int key, int n_keys)
 {
     const struct attn_args *args = rows->args;
     const void *from[4];
-    vec weights[2][4];
+    vec weights[SUM_ROWS][4];
     for (int j = 0; j < 4; j++) {
         from[j] = value_row(args, key0 + (key + j < n_keys ? key + j : n_keys - 1));
         for (int r = 0; r < n_rows; r++)
@@ -340,16 +341,19 @@ static ALWAYS_INLINE void few_block(struct rows *rows, enum block_id type, int k
 {
     int row = 0;
     for (; row + 4 <= rows->count; row += 4)
-        for (int key = 0; key < n_keys; key += 2)
+        for (int key = 0; key < n_keys; key += DOT_SUMS / 4)
             score_few(rows, type, row, 4, key0, key, n_keys);
     for (; row + 2 <= rows->count; row += 2)
-        for (int key = 0; key < n_keys; key += 4)
+        for (int key = 0; key < n_keys; key += DOT_SUMS / 2)
             score_few(rows, type, row, 2, key0, key, n_keys);
     for (; row < rows->count; row++)
-        for (int key = 0; key < n_keys; key += 8)
+        for (int key = 0; key < n_keys; key += DOT_SUMS)
             score_few(rows, type, row, 1, key0, key, n_keys);
     weigh(rows, key0, n_keys);
-    for (row = 0; row + 2 <= rows->count; row += 2)
+    for (row = 0; row + SUM_ROWS <= rows->count; row += SUM_ROWS)
+        for (int key = 0; key < n_keys; key += 4)
+            add_few(rows, type, row, SUM_ROWS, key0, key, n_keys);
+    for (; row + 2 <= rows->count; row += 2)
         for (int key = 0; key < n_keys; key += 4)
             add_few(rows, type, row, 2, key0, key, n_keys);
     for (; row < rows->count; row++)

@@ -27,16 +27,18 @@ static ALWAYS_INLINE vec row_load_n(const void *row, enum block_id type, int i, 
     return vec_load_bf16(padded);
 }
 
-/* The products of n_rows (1, 2, 4) rows of floats, `stride` floats apart, with 8 / n_rows other
- * rows, all of n elements: of row r and `other` j at [r * (8 / n_rows) + j]. Eight sums keep the
- * multipliers busy; more would not fit the registers. */
-static ALWAYS_INLINE __m256 dot_8(const float *rows, size_t stride, int n_rows,
-                                  const void *const *others, enum block_id type, int n)
+/* Sums of products that fit the registers beside what they are made of. */
+enum { DOT_SUMS = VEC == 16 ? 16 : 8 };
+
+/* The products of n_rows rows of floats, `stride` floats apart, with n_others other rows, all of n
+ * elements: of row r and `other` j at [r * n_others + j]. There are 8 or DOT_SUMS of them. */
+static ALWAYS_INLINE void dot_products(float *products, const float *rows, size_t stride,
+                                       int n_rows, const void *const *others, int n_others,
+                                       enum block_id type, int n)
 {
-    const int n_others = 8 / n_rows;
-    vec sums[8];
+    vec sums[DOT_SUMS];
     int i = 0;
-    for (int s = 0; s < 8; s++)
+    for (int s = 0; s < n_rows * n_others; s++)
         sums[s] = vec_set1(0.0f);
     for (; i + VEC <= n; i += VEC)
         for (int j = 0; j < n_others; j++) {
@@ -53,7 +55,8 @@ static ALWAYS_INLINE __m256 dot_8(const float *rows, size_t stride, int n_rows,
                 sums[r * n_others + j] = vec_fma(last, x, sums[r * n_others + j]);
             }
         }
-    return vec_sum8(sums);
+    for (int s = 0; s < n_rows * n_others; s += 8)
+        _mm256_storeu_ps(products + s, vec_sum8(sums + s));
 }
 
 #endif

@@ -26,7 +26,7 @@ static ALWAYS_INLINE void multiply(const struct gemm_args *args, int row, int n_
     for (int j = 0; j < count; j += step) {
         float products[GROUP];
         size_t stride = args->a_stride / sizeof(float);
-        _mm256_storeu_ps(products, dot_8(a, stride, n_rows, columns + j, type, args->k));
+        dot_products(products, a, stride, n_rows, columns + j, 8 / n_rows, type, args->k);
         for (int r = 0; r < n_rows; r++)
             for (int s = 0; s < step && j + s < count; s++)
                 c[(size_t)(row + r) * args->ldc + (size_t)(j + s)] = products[r * step + s];
