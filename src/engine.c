@@ -115,41 +115,6 @@ static int open_vocabulary(tsr_engine *engine, const struct tsr_settings *settin
     return 0;
 }
 
-/* A seat for each worker. A single one needs none, and more threads than CPUs are allowed, but then
- * no CPU belongs to one of them. */
-static int seat_team(tsr_engine *engine, const struct cpu_cores *cores, int n_threads,
-                     struct tsr_error *error)
-{
-    if (n_threads == 1 || n_threads > cores->n)
-        return team_create(n_threads, NULL, &engine->team, error);
-    struct seat *seats = mem_alloc((size_t)n_threads, sizeof *seats);
-    if (!seats)
-        return error_set(error, TSR_ENOMEM, "out of memory");
-    for (int i = 0; i < n_threads; i++)
-        seats[i].cpu = cores->list[i].id;
-    int status = team_create(n_threads, seats, &engine->team, error);
-    free(seats);
-    return status;
-}
-
-static int start_team(tsr_engine *engine, const struct tsr_settings *settings,
-                      struct tsr_error *error)
-{
-    struct cpu_cores cores;
-    int status = cpu_cores(&cores, error);
-    if (status)
-        return status;
-    engine->n_threads = settings->n_threads ? settings->n_threads : cores.n_physical;
-    engine->n_threads_batch =
-        settings->n_threads_batch ? settings->n_threads_batch : engine->n_threads;
-    if (engine->n_threads < 1 || engine->n_threads_batch < 1)
-        return error_set(error, TSR_EINVAL, "%d and %d threads: both must be at least 1",
-                         engine->n_threads, engine->n_threads_batch);
-    int most = engine->n_threads > engine->n_threads_batch ? engine->n_threads
-                                                           : engine->n_threads_batch;
-    return seat_team(engine, &cores, most, error);
-}
-
 static bool load_progress(void *user, uint64_t done, uint64_t total)
 {
     const tsr_engine *engine = user;
@@ -174,7 +139,7 @@ static void log_weights(const tsr_engine *engine)
     engine_log(engine, TSR_LOG_INFO, "kernels: %s; threads: %d, %d for prompts",
                cpu_isa_name(engine->cpu_flags), engine->n_threads, engine->n_threads_batch);
     engine_log(engine, TSR_LOG_INFO, "weights: %zu tensors packed in %.1f MiB, %zu used as mapped",
-               n_pool[POOL_CPU], (double)engine->weights->arena_bytes / (1 << 20),
+               n_pool[POOL_CPU], (double)weights_packed_bytes(engine->weights) / (1 << 20),
                n_pool[POOL_MAPPED]);
 }
 
@@ -203,16 +168,18 @@ static int open_weights(tsr_engine *engine, const struct tsr_settings *settings,
     if (!engine->kernels)
         return error_set(error, TSR_ENOMEM, "out of memory");
     kernel_set_init(engine->kernels, engine->cpu_flags);
-    status = plan_create(engine->model, engine->kernels, &engine->plan, error);
+    status = engine_start_team(engine, settings, error);
     if (!status)
-        status = start_team(engine, settings, error);
+        status = plan_create(engine->model, engine->kernels, &engine->shares, &engine->plan, error);
+    struct memory_policy policy = {engine->topology, engine->numa, engine->home_node};
     if (!status)
-        status = weights_load(engine->model, engine->plan, engine->team, load_progress, engine,
-                              &engine->weights, error);
+        status = weights_load(engine->model, engine->plan, engine->team, &policy, load_progress,
+                              engine, &engine->weights, error);
     if (status)
         return status;
     log_missing_tiles(engine, settings, &cpu);
     log_weights(engine);
+    engine_log_residency(engine);
     return 0;
 }
 
@@ -222,6 +189,7 @@ void tsr_engine_close(tsr_engine *engine)
         return;
     weights_free(engine->weights);
     team_destroy(engine->team);
+    topology_close(engine->topology);
     if (engine->emulates_tiles)
         tile_emulator_uninstall();
     plan_free(engine->plan);
@@ -237,7 +205,8 @@ void tsr_engine_close(tsr_engine *engine)
     free(engine);
 }
 
-int tsr_engine_open(const struct tsr_settings *settings, tsr_engine **out, struct tsr_error *error)
+int engine_open_on(const struct topology *topology, const struct tsr_settings *settings,
+                   tsr_engine **out, struct tsr_error *error)
 {
     *out = NULL;
     if (settings->struct_size != sizeof *settings)
@@ -255,6 +224,9 @@ int tsr_engine_open(const struct tsr_settings *settings, tsr_engine **out, struc
     engine->user = settings->user;
     int status = open_vocabulary(engine, settings, error);
     if (!status && !settings->vocab_only)
+        status = topology ? topology_copy(topology, &engine->topology, error)
+                          : topology_open(&engine->topology, error);
+    if (!status && !settings->vocab_only)
         status = open_weights(engine, settings, error);
     if (status) {
         tsr_engine_close(engine);
@@ -262,6 +234,12 @@ int tsr_engine_open(const struct tsr_settings *settings, tsr_engine **out, struc
     }
     *out = engine;
     return 0;
+}
+
+int tsr_engine_open(const struct tsr_settings *settings, tsr_engine **engine,
+                    struct tsr_error *error)
+{
+    return engine_open_on(NULL, settings, engine, error);
 }
 
 void tsr_engine_info(const tsr_engine *engine, struct tsr_engine_info *info)
@@ -289,9 +267,10 @@ void tsr_engine_info(const tsr_engine *engine, struct tsr_engine_info *info)
         full.n_expert = p->n_expert;
         full.n_expert_used = p->n_expert_used;
         full.n_params = engine->model->n_params;
-        full.packed_bytes = engine->weights->arena_bytes;
+        full.packed_bytes = weights_packed_bytes(engine->weights);
         full.n_threads = engine->n_threads;
         full.n_threads_batch = engine->n_threads_batch;
+        engine_residency(engine, &full);
     }
     size_t size = info->struct_size < sizeof full ? info->struct_size : sizeof full;
     memcpy(info, &full, size);

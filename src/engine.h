@@ -5,7 +5,7 @@
 #include <pthread.h>
 
 #include "base/cpu.h"
-#include "base/team.h"
+#include "base/seats.h"
 #include "load/weights.h"
 #include "text/tokenizer.h"
 
@@ -17,6 +17,10 @@ struct tsr_engine {
     struct plan *plan;
     struct weights *weights;
     struct team *team;
+    struct topology *topology;
+    enum tsr_numa numa;      /* TSR_NUMA_NONE where there is one node only */
+    int home_node;           /* of the caller of tsr_engine_open: an index */
+    struct node_shares shares;
     int n_threads, n_threads_batch;
     uint32_t cpu_flags;
     bool emulates_tiles; /* holds one use of the tile emulator */
@@ -34,6 +38,18 @@ struct tsr_engine {
 __attribute__((format(printf, 3, 4))) void engine_log(const tsr_engine *engine,
                                                       enum tsr_log_level level,
                                                       const char *format, ...);
+
+/* tsr_engine_open on a machine with these nodes (NULL: as it is), for tests. */
+int engine_open_on(const struct topology *topology, const struct tsr_settings *settings,
+                   tsr_engine **engine, struct tsr_error *error);
+
+/* Seats and starts the team; sets the fields from `team` on. */
+int engine_start_team(tsr_engine *engine, const struct tsr_settings *settings,
+                      struct tsr_error *error);
+
+/* Where the packed weights lie, as the kernel says. */
+void engine_residency(const tsr_engine *engine, struct tsr_engine_info *info);
+void engine_log_residency(const tsr_engine *engine);
 
 /* Remembers an error's text as the engine's last message; returns its code. */
 int engine_fail(tsr_engine *engine, const struct tsr_error *error);

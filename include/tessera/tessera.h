@@ -101,6 +101,7 @@ struct tsr_settings {
     int n_threads_batch;       /* the same for prompts; 0: as n_threads */
     enum tsr_isa isa;          /* highest instruction set that kernels may use */
     enum tsr_tristate amx;     /* AMX tiles: when usable, required, or never */
+    enum tsr_numa numa;        /* threads and weights on machines with several NUMA nodes */
     bool emulate_tiles;        /* execute AMX instructions in software (slow; for tests) */
     tsr_log_fn *log;           /* NULL: silent */
     tsr_progress_fn *progress; /* NULL: none */
@@ -132,6 +133,8 @@ TSR_API void tsr_free(void *memory);
 
 typedef struct tsr_engine tsr_engine;
 
+enum { TSR_NODES_MAX = 8 };
+
 struct tsr_engine_info {
     size_t struct_size;      /* set by the caller to sizeof(struct tsr_engine_info) */
     const char *arch;        /* "qwen3moe"; valid while the engine is open */
@@ -144,6 +147,9 @@ struct tsr_engine_info {
     uint64_t file_bytes;     /* size of the model file or files */
     uint64_t packed_bytes;   /* memory held for packed weights */
     int n_threads, n_threads_batch;
+    int n_nodes;             /* NUMA nodes; 1 where the machine has or tells of no others */
+    uint64_t node_bytes[TSR_NODES_MAX]; /* of the packed weights in the memory of each node, as the
+                                           kernel says (by samples); 0 where it does not */
     int32_t bos, eos, eot;   /* token ids, -1 where the model has none */
     bool add_bos;            /* whether tsr_tokenize with TSR_TOKENIZE_BOS adds one */
     bool has_chat_template;

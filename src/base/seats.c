@@ -2,6 +2,19 @@
 
 _Static_assert((int)NODES_MAX <= (int)TEAM_QUEUES_MAX, "a queue for each node");
 
+void node_rows(const struct node_shares *shares, int node, int n, int align, int *n0, int *n1)
+{
+    int64_t before = 0, total = 0, units = (n + (int64_t)align - 1) / align;
+    for (int i = 0; i < shares->n_nodes; i++) {
+        total += shares->workers[i];
+        before += i < node ? shares->workers[i] : 0;
+    }
+    int64_t first = units * before / total * align;
+    int64_t last = units * (before + shares->workers[node]) / total * align;
+    *n0 = first < n ? (int)first : n;
+    *n1 = last < n ? (int)last : n;
+}
+
 static void count_cores(struct cpu_cores *cores)
 {
     int n_physical = 0;

@@ -5,6 +5,16 @@
 #include "base/team.h"
 #include "base/topology.h"
 
+/* How many workers sit on each node: the shares of weights that the nodes get. */
+struct node_shares {
+    int n_nodes; /* 1: weights are not divided */
+    int workers[NODES_MAX];
+};
+
+/* Rows [*n0, *n1) of n that are a node's, a multiple of `align` or up to n: in proportion to its
+ * workers. */
+void node_rows(const struct node_shares *shares, int node, int n, int align, int *n0, int *n1);
+
 /* Leaves only the CPUs of a node (an index). */
 void seats_isolate(struct cpu_cores *cores, const struct topology *topology, int node);
 

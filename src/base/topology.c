@@ -53,7 +53,8 @@ static struct numa_library *library_open(void)
     struct numa_library *l = mem_alloc(1, sizeof *l);
     if (!l)
         return NULL;
-    l->handle = dlopen("libnuma.so.1", RTLD_NOW | RTLD_LOCAL);
+    /* It keeps tables in static memory and frees not all of them: once loaded it stays. */
+    l->handle = dlopen("libnuma.so.1", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     bool complete = l->handle && find_symbol(l, "numa_available", &l->numa_available) &&
                     find_symbol(l, "numa_max_node", &l->numa_max_node) &&
                     find_symbol(l, "numa_node_of_cpu", &l->numa_node_of_cpu) &&
@@ -149,7 +150,7 @@ void topology_close(struct topology *topology)
     if (!topology)
         return;
     if (topology->library)
-        library_close((struct numa_library *)topology->library);
+        library_close(topology->library);
     free(topology);
 }
 
@@ -169,6 +170,17 @@ int topology_open(struct topology **out, struct tsr_error *error)
     topology_reduce(raw, topology);
     free(raw);
     *out = topology;
+    return 0;
+}
+
+/* Without the library: what nobody shares nobody has to count. */
+int topology_copy(const struct topology *from, struct topology **out, struct tsr_error *error)
+{
+    *out = mem_alloc(1, sizeof **out);
+    if (!*out)
+        return error_set(error, TSR_ENOMEM, "out of memory");
+    **out = *from;
+    (*out)->library = NULL;
     return 0;
 }
 
@@ -233,11 +245,17 @@ bool topology_residency(const struct topology *topology, const void *memory, siz
         pages[i] = (void *)((uintptr_t)memory + n_pages * i / n * page);
     if (pages && status)
         known = topology->library->move_pages(0, n, pages, NULL, status, 0) == 0;
+    size_t count[NODES_MAX] = {0}, found = 0;
     for (size_t i = 0; known && i < n; i++) {
-        int node = node_index(topology, status[i]); /* a negative errno for an absent page */
-        if (node >= 0)
-            node_bytes[node] += bytes / n;
+        /* A negative errno for an absent page, or one that the kernel is about to move. */
+        int node = node_index(topology, status[i]);
+        if (node >= 0) {
+            count[node]++;
+            found++;
+        }
     }
+    for (int i = 0; found && i < topology->n_nodes; i++)
+        node_bytes[i] += (uint64_t)((double)bytes * (double)count[i] / (double)found);
     free(pages);
     free(status);
     return known;

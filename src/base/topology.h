@@ -23,7 +23,7 @@ struct topology {
     int n_nodes; /* at least 1 */
     struct topology_node nodes[NODES_MAX];
     uint8_t node_of_cpu[CPU_CORES_MAX]; /* index into nodes */
-    const struct numa_library *library; /* NULL: memory cannot be bound nor found */
+    struct numa_library *library; /* NULL: memory cannot be bound nor found */
 };
 
 /* What a machine says of itself, before nodes without memory are left out. */
@@ -36,6 +36,9 @@ struct raw_topology {
 
 /* Asks the machine. Errors: TSR_ENOMEM. */
 int topology_open(struct topology **topology, struct tsr_error *error);
+/* A copy that can neither bind nor find memory. */
+int topology_copy(const struct topology *from, struct topology **topology,
+                  struct tsr_error *error);
 void topology_close(struct topology *topology);
 
 /* Pure: the first NODES_MAX nodes with memory, and the CPUs of the others with the nearest. */
@@ -50,8 +53,8 @@ int topology_here(const struct topology *topology);
 int topology_bind(const struct topology *topology, void *memory, size_t bytes, int node);
 int topology_interleave(const struct topology *topology, void *memory, size_t bytes);
 
-/* Adds the bytes of `memory` that are resident on each node to node_bytes[n_nodes], by pages that
- * are looked up in the kernel, some thousands at most. False where the kernel does not say. */
+/* Adds to node_bytes[n_nodes] how many bytes of `memory`, which has been written to, lie on each
+ * node: in proportion to pages that are looked up in the kernel, some thousands at most. False where the kernel does not say. */
 bool topology_residency(const struct topology *topology, const void *memory, size_t bytes,
                         uint64_t *node_bytes);
 

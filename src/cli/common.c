@@ -36,6 +36,7 @@ struct tsr_settings settings_from(const struct options *options)
     settings.n_threads_batch = options->n_threads_batch;
     settings.isa = (enum tsr_isa)options->isa;
     settings.amx = (enum tsr_tristate)options->amx;
+    settings.numa = (enum tsr_numa)options->numa;
     settings.emulate_tiles = options->emulate_tiles;
     settings.log = log_line;
     settings.progress = progress_report;

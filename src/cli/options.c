@@ -57,6 +57,7 @@ static const struct option_row table[] = {
     {OPT_ISA, {"isa", NULL}, VALUE_CHOICE, FIELD(isa), 0, 0, "auto|scalar|avx2|avx512|amx", "highest instruction set to use"},
     {OPT_AMX, {"amx", NULL}, VALUE_CHOICE, FIELD(amx), 0, 0, "auto|on|off", "AMX tiles: where usable, required, or never"},
     {OPT_EMULATE_TILES, {"emulate-tiles", NULL}, VALUE_NONE, FIELD(emulate_tiles), 0, 0, NULL, "execute AMX instructions in software (slow)"},
+    {OPT_NUMA, {"numa", NULL}, VALUE_CHOICE, FIELD(numa), 0, 0, "none|isolate|interleave|shard", "on several NUMA nodes: leave it to the kernel, use one node, spread pages, or divide each matrix"},
     {OPT_SYSTEM, {"sys", "system-prompt"}, VALUE_TEXT, FIELD(system), 0, 0, "TEXT", "system message at the start of the conversation"},
     {OPT_TEMPLATE, {"template", NULL}, VALUE_TEXT, FIELD(template_file), 0, 0, "FILE", "chat template in place of the model's own"},
     {OPT_VAR, {"var", NULL}, VALUE_LIST, 0, 0, 0, "NAME=JSON", "sets a variable of the template; repeatable"},

@@ -26,6 +26,7 @@ enum option_id {
     OPT_ISA,
     OPT_AMX,
     OPT_EMULATE_TILES,
+    OPT_NUMA,
     OPT_SYSTEM,
     OPT_TEMPLATE,
     OPT_VAR,
@@ -45,7 +46,8 @@ enum option_id {
 
 /* Groups that belong together. */
 #define OPTS_COMMON  (OPT(VERBOSE) | OPT(QUIET) | OPT(HELP))
-#define OPTS_MACHINE (OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA) | OPT(AMX) | OPT(EMULATE_TILES))
+#define OPTS_MACHINE                                                                               \
+    (OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA) | OPT(AMX) | OPT(EMULATE_TILES) | OPT(NUMA))
 #define OPTS_SESSION (OPTS_MACHINE | OPT(CTX_SIZE) | OPT(BATCH_SIZE) | OPT(KV_TYPE))
 #define OPTS_SAMPLING                                                                              \
     (OPT(TEMP) | OPT(TOP_K) | OPT(TOP_P) | OPT(MIN_P) | OPT(REPEAT_PENALTY) | OPT(REPEAT_LAST_N) | \
@@ -62,7 +64,7 @@ struct options {
     double temp, top_p, min_p, repeat_penalty;
     int top_k, repeat_last_n;
     uint64_t seed;
-    int kv_type, isa, amx; /* enum tsr_kv_type, tsr_isa, tsr_tristate */
+    int kv_type, isa, amx, numa; /* enum tsr_kv_type, tsr_isa, tsr_tristate, tsr_numa */
     bool ignore_eos, emulate_tiles, add_generation_prompt, no_bos, no_special;
     bool json, verbose, quiet, help;
     const char *variables[MAX_VARIABLES]; /* name=json */

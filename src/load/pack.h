@@ -4,8 +4,8 @@
 
 #include "load/weights.h"
 
-/* Fills `arena` of pool cpu. Errors: TSR_ENOMEM, TSR_ECANCELED. */
-int pack_tensors(const struct plan *plan, struct team *team, void *arena,
+/* Fills the arenas. Errors: TSR_ENOMEM, TSR_ECANCELED. */
+int pack_tensors(const struct plan *plan, struct team *team, const struct weights *weights,
                  weights_progress_fn *progress, void *user, struct tsr_error *error);
 
 #endif

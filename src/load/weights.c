@@ -45,6 +45,22 @@ static bool is_vector(const struct model_tensor *tensor)
     return tensor->role != ROLE_TOKEN_EMBD && !model_role_is_matrix(tensor->role);
 }
 
+static void connect_matrix(const struct weights *weights, const struct plan *plan,
+                           const struct placement *place, struct matrix *matrix)
+{
+    const struct model_tensor *tensor = place->tensor;
+    *matrix = (struct matrix){.kernel = place->kernel, .n = (int)tensor->n, .k = (int)tensor->k};
+    size_t row_bytes = tensor->source->n_bytes / tensor->n_expert / tensor->n;
+    for (int node = 0; node < plan->n_nodes; node++) {
+        const struct placement_part *part = &place->parts[node];
+        const uint8_t *data = place->pool == POOL_MAPPED
+                                  ? (const uint8_t *)tensor->source->data +
+                                        (size_t)part->n0 * row_bytes
+                                  : weights->arenas[place->pool][node].data + part->offset;
+        matrix->parts[node] = (struct matrix_part){data, part->matrix_bytes, part->n0, part->n1};
+    }
+}
+
 /* Points every field at its tensor: matrices into the arena or the file, vectors into `vectors`,
  * converted to float. */
 static void connect(struct weights *weights, const struct plan *plan)
@@ -60,24 +76,61 @@ static void connect(struct weights *weights, const struct plan *plan)
             *(const float **)field_of(weights, tensor) = vector;
             vector += tensor->k;
         } else {
-            const uint8_t *mapped = tensor->source->data;
-            const uint8_t *packed = (const uint8_t *)weights->arena + place->offset;
-            *(struct matrix *)field_of(weights, tensor) = (struct matrix){
-                .kernel = place->kernel,
-                .n = (int)tensor->n,
-                .k = (int)tensor->k,
-                .parts = {{
-                    .data = place->pool == POOL_MAPPED ? mapped : packed,
-                    .matrix_bytes = place->matrix_bytes,
-                    .n1 = (int)tensor->n,
-                }},
-            };
+            connect_matrix(weights, plan, place, field_of(weights, tensor));
         }
     }
 }
 
+/* A refusal leaves pages to the node that touches them first: the one that packs. */
+static void apply_policy(const struct arena *arena, const struct memory_policy *policy, int node)
+{
+    if (policy->numa == TSR_NUMA_INTERLEAVE)
+        topology_interleave(policy->topology, arena->data, arena->bytes);
+    else if (policy->numa == TSR_NUMA_SHARD)
+        topology_bind(policy->topology, arena->data, arena->bytes, node);
+    else if (policy->numa == TSR_NUMA_ISOLATE)
+        topology_bind(policy->topology, arena->data, arena->bytes, policy->home_node);
+}
+
+/* Memory that is bound to a node cannot come from another: too much of it would end the process. */
+static int check_nodes(const struct plan *plan, const struct memory_policy *policy,
+                       struct tsr_error *error)
+{
+    if (policy->numa != TSR_NUMA_ISOLATE && policy->numa != TSR_NUMA_SHARD)
+        return 0;
+    for (int part = 0; part < plan->n_nodes; part++) {
+        int index = policy->numa == TSR_NUMA_SHARD ? part : policy->home_node;
+        const struct topology_node *node = &policy->topology->nodes[index];
+        uint64_t bytes = 0;
+        for (int pool = 0; pool < POOL_COUNT; pool++)
+            bytes += plan->arena_bytes[pool][part];
+        if (bytes > node->available_bytes)
+            return error_set(error, TSR_ENOMEM,
+                             "node %d has %llu MiB of memory to give, its weights take %llu: use "
+                             "--numa interleave or none",
+                             node->id, (unsigned long long)node->available_bytes >> 20,
+                             (unsigned long long)bytes >> 20);
+    }
+    return 0;
+}
+
+static int allocate_arena(struct arena *arena, uint64_t bytes, const struct memory_policy *policy,
+                          int node, struct tsr_error *error)
+{
+    if (bytes == 0)
+        return 0;
+    void *memory =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return error_set(error, TSR_ENOMEM, "out of memory: %llu MiB for packed weights",
+                         (unsigned long long)bytes >> 20);
+    *arena = (struct arena){memory, bytes};
+    apply_policy(arena, policy, node);
+    return 0;
+}
+
 static int allocate(struct weights *weights, const struct model *model, const struct plan *plan,
-                    struct tsr_error *error)
+                    const struct memory_policy *policy, struct tsr_error *error)
 {
     size_t n_floats = 0;
     for (size_t i = 0; i < model->n_tensors; i++)
@@ -85,41 +138,49 @@ static int allocate(struct weights *weights, const struct model *model, const st
             n_floats += model->tensors[i].k;
     weights->layers = mem_alloc(model->params.n_layer, sizeof *weights->layers);
     weights->vectors = mem_alloc(n_floats, sizeof(float));
-    weights->arena_bytes = plan->pool_bytes[POOL_CPU];
-    if (weights->arena_bytes) {
-        void *arena = mmap(NULL, weights->arena_bytes, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        weights->arena = arena == MAP_FAILED ? NULL : arena;
-    }
-    if (!weights->layers || !weights->vectors || (weights->arena_bytes && !weights->arena))
-        return error_set(error, TSR_ENOMEM, "%s: out of memory: %llu MiB for packed weights",
-                         gguf_path(model->gguf),
-                         (unsigned long long)weights->arena_bytes >> 20);
-    return 0;
+    if (!weights->layers || !weights->vectors)
+        return error_set(error, TSR_ENOMEM, "%s: out of memory", gguf_path(model->gguf));
+    int status = check_nodes(plan, policy, error);
+    for (int pool = 0; pool < POOL_COUNT; pool++)
+        for (int node = 0; node < plan->n_nodes && !status; node++)
+            status = allocate_arena(&weights->arenas[pool][node], plan->arena_bytes[pool][node],
+                                    policy, node, error);
+    return status;
+}
+
+uint64_t weights_packed_bytes(const struct weights *weights)
+{
+    uint64_t bytes = 0;
+    for (int pool = 0; pool < POOL_COUNT; pool++)
+        for (int node = 0; node < NODES_MAX; node++)
+            bytes += weights->arenas[pool][node].bytes;
+    return bytes;
 }
 
 void weights_free(struct weights *weights)
 {
     if (!weights)
         return;
-    if (weights->arena)
-        munmap(weights->arena, weights->arena_bytes);
+    for (int pool = 0; pool < POOL_COUNT; pool++)
+        for (int node = 0; node < NODES_MAX; node++)
+            if (weights->arenas[pool][node].data)
+                munmap(weights->arenas[pool][node].data, weights->arenas[pool][node].bytes);
     free(weights->vectors);
     free(weights->layers);
     free(weights);
 }
 
 int weights_load(const struct model *model, const struct plan *plan, struct team *team,
-                 weights_progress_fn *progress, void *user, struct weights **out,
-                 struct tsr_error *error)
+                 const struct memory_policy *policy, weights_progress_fn *progress, void *user,
+                 struct weights **out, struct tsr_error *error)
 {
     *out = NULL;
     struct weights *weights = mem_alloc(1, sizeof *weights);
     if (!weights)
         return error_set(error, TSR_ENOMEM, "out of memory");
-    int status = allocate(weights, model, plan, error);
+    int status = allocate(weights, model, plan, policy, error);
     if (!status)
-        status = pack_tensors(plan, team, weights->arena, progress, user, error);
+        status = pack_tensors(plan, team, weights, progress, user, error);
     if (status) {
         weights_free(weights);
         return status;

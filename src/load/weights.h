@@ -17,6 +17,12 @@ struct matrix_part {
     int n0, n1;
 };
 
+/* Packed matrices of a pool on a node. */
+struct arena {
+    uint8_t *data; /* NULL: none */
+    size_t bytes;
+};
+
 /* n rows of k as one operand of a product, of each expert. */
 struct matrix {
     const struct gemm_kernel *kernel; /* NULL: the model has no such matrix */
@@ -39,19 +45,26 @@ struct weights {
     const float *rope_factors;            /* [n_rot / 2] divisors of the frequencies, or NULL */
     struct matrix output;
     struct layer_weights *layers;         /* [n_layer] */
-    void *arena;                          /* pool cpu */
-    size_t arena_bytes;
+    struct arena arenas[POOL_COUNT][NODES_MAX];
     float *vectors;
 };
 
 /* Told of the bytes packed so far; false cancels. Called on the thread that called weights_load. */
 typedef bool weights_progress_fn(void *user, uint64_t done, uint64_t total);
 
-/* Packs with all workers of `team`. The model's gguf must stay open as long as the weights.
+/* Where the memory of arenas comes from. */
+struct memory_policy {
+    const struct topology *topology;
+    enum tsr_numa numa;
+    int home_node; /* for TSR_NUMA_ISOLATE */
+};
+
+/* Packs with all workers of `team`, each node's part by the node's own. The model's gguf must stay open as long as the weights.
  * Errors: TSR_ENOMEM (with the bytes asked for), TSR_ECANCELED. */
 int weights_load(const struct model *model, const struct plan *plan, struct team *team,
-                 weights_progress_fn *progress, void *user, struct weights **weights,
-                 struct tsr_error *error);
+                 const struct memory_policy *policy, weights_progress_fn *progress, void *user,
+                 struct weights **weights, struct tsr_error *error);
+uint64_t weights_packed_bytes(const struct weights *weights);
 void weights_free(struct weights *weights);
 
 #endif

@@ -23,32 +23,45 @@ static const char *cpu_refuses(const struct model_tensor *tensor, const struct g
     return NULL;
 }
 
-static int place(struct placement *place, const struct kernel_set *kernels, struct plan *plan,
-                 const char *path, struct tsr_error *error)
+/* Matrices of equal n are divided alike, whatever their kernels: gate and up share work items. */
+enum { ROWS_ALIGN = 32 };
+
+/* The part of the node in its arena of packed matrices. */
+static bool place_packed(const struct placement *place, struct plan *plan, int node,
+                         struct placement_part *part)
+{
+    const struct model_tensor *tensor = place->tensor;
+    uint64_t *arena = &plan->arena_bytes[place->pool][node];
+    size_t matrix = place->kernel->packed_bytes(part->n1 - part->n0, (int)tensor->k);
+    part->matrix_bytes = act_round_up(matrix, 64);
+    part->offset = *arena;
+    return mul_size(part->matrix_bytes, tensor->n_expert, &part->bytes) &&
+           add_size(*arena, part->bytes, arena);
+}
+
+static int place(struct placement *place, const struct kernel_set *kernels,
+                 const struct node_shares *shares, struct plan *plan, const char *path,
+                 struct tsr_error *error)
 {
     const struct model_tensor *tensor = place->tensor;
     uint32_t type = tensor->source->type->id;
     place->refusal = cpu_refuses(tensor, &kernels->packed[type]);
-    if (!place->refusal) {
-        place->pool = POOL_CPU;
-        place->kernel = &kernels->packed[type];
-        size_t matrix = place->kernel->packed_bytes((int)tensor->n, (int)tensor->k);
-        place->matrix_bytes = act_round_up(matrix, 64);
-        if (!mul_size(place->matrix_bytes, tensor->n_expert, &place->bytes))
-            return error_set(error, TSR_EFORMAT, "%s: tensor %s is too large", path,
-                             tensor->source->name);
-        place->offset = plan->pool_bytes[POOL_CPU];
-        plan->pool_bytes[POOL_CPU] += place->bytes;
-        return 0;
-    }
-    place->pool = POOL_MAPPED;
+    place->pool = place->refusal ? POOL_MAPPED : POOL_CPU;
     if (!model_role_is_matrix(tensor->role))
         return 0;
-    place->kernel = &kernels->mapped[type];
-    place->matrix_bytes = tensor->source->n_bytes / tensor->n_expert;
+    place->kernel = place->refusal ? &kernels->mapped[type] : &kernels->packed[type];
     if (!place->kernel->gemm)
         return error_set(error, TSR_EUNSUPPORTED, "%s: tensor %s: no kernel for type %s", path,
                          tensor->source->name, tensor->source->type->name);
+    for (int node = 0; node < shares->n_nodes; node++) {
+        struct placement_part *part = &place->parts[node];
+        node_rows(shares, node, (int)tensor->n, ROWS_ALIGN, &part->n0, &part->n1);
+        if (place->pool == POOL_MAPPED)
+            part->matrix_bytes = tensor->source->n_bytes / tensor->n_expert;
+        else if (part->n1 > part->n0 && !place_packed(place, plan, node, part))
+            return error_set(error, TSR_EFORMAT, "%s: tensor %s is too large", path,
+                             tensor->source->name);
+    }
     return 0;
 }
 
@@ -60,8 +73,8 @@ void plan_free(struct plan *plan)
     free(plan);
 }
 
-int plan_create(const struct model *model, const struct kernel_set *kernels, struct plan **out,
-                struct tsr_error *error)
+int plan_create(const struct model *model, const struct kernel_set *kernels,
+                const struct node_shares *shares, struct plan **out, struct tsr_error *error)
 {
     *out = NULL;
     struct plan *plan = mem_alloc(1, sizeof *plan);
@@ -73,9 +86,10 @@ int plan_create(const struct model *model, const struct kernel_set *kernels, str
     }
     plan->placements = placements;
     plan->n_placements = model->n_tensors;
+    plan->n_nodes = shares->n_nodes;
     for (size_t i = 0; i < model->n_tensors; i++) {
         placements[i].tensor = &model->tensors[i];
-        int status = place(&placements[i], kernels, plan, gguf_path(model->gguf), error);
+        int status = place(&placements[i], kernels, shares, plan, gguf_path(model->gguf), error);
         if (status) {
             plan_free(plan);
             return status;

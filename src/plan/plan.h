@@ -6,6 +6,7 @@
 #ifndef TESSERA_PLAN_H
 #define TESSERA_PLAN_H
 
+#include "base/seats.h"
 #include "model/model.h"
 
 /* In the order in which a tensor is offered to them; the first that takes it has it. */
@@ -15,28 +16,35 @@ enum plan_pool {
     POOL_COUNT
 };
 
+/* Rows [n0, n1) of a tensor, of each of its experts: what one NUMA node gets. */
+struct placement_part {
+    int n0, n1;
+    uint64_t matrix_bytes; /* from expert to expert; where packed, a 64-byte multiple */
+    uint64_t bytes;        /* in the arena of the pool on the node; 0 in POOL_MAPPED */
+    uint64_t offset;       /* in that arena */
+};
+
 struct placement {
     const struct model_tensor *tensor;
     enum plan_pool pool;
     const struct gemm_kernel *kernel; /* NULL for tensors that no product uses */
-    uint64_t matrix_bytes;            /* of one packed matrix (one expert), 64-byte multiple */
-    uint64_t bytes;                   /* in the pool's arena; 0 in POOL_MAPPED */
-    uint64_t offset;                  /* in the pool's arena */
+    struct placement_part parts[NODES_MAX];
     const char *refusal;              /* why the first pool did not take it; NULL where it did */
 };
 
 struct plan {
     struct placement *placements; /* [model->n_tensors], in the order of model->tensors */
     size_t n_placements;
-    uint64_t pool_bytes[POOL_COUNT];
+    int n_nodes; /* parts of each matrix */
+    uint64_t arena_bytes[POOL_COUNT][NODES_MAX];
 };
 
 const char *plan_pool_name(enum plan_pool pool);
 
-/* `kernels` must outlive the plan. Errors: TSR_EUNSUPPORTED (a matrix that no pool can use, named),
+/* `shares` says how matrices are divided among nodes. `kernels` must outlive the plan. Errors: TSR_EUNSUPPORTED (a matrix that no pool can use, named),
  * TSR_ENOMEM. */
-int plan_create(const struct model *model, const struct kernel_set *kernels, struct plan **plan,
-                struct tsr_error *error);
+int plan_create(const struct model *model, const struct kernel_set *kernels,
+                const struct node_shares *shares, struct plan **plan, struct tsr_error *error);
 void plan_free(struct plan *plan);
 
 #endif

@@ -59,6 +59,14 @@ run 1 run -p x
 one_line named-by-environment
 unset TESSERA_MODEL
 
+# One node or several: the modes change no text, and the report says where weights lie.
+run 0 run -p 'Once upon a time' -n 20 --temp 0 -t 1
+cp "$out" "$work/plain"
+for mode in none isolate interleave shard; do
+    run 0 run -v -p 'Once upon a time' -n 20 --temp 0 -t 1 --numa $mode
+    check "--numa $mode: the same text" cmp -s "$out" "$work/plain"
+done
+
 # Output that cannot be written.
 if [ -c /dev/full ]; then
     "$TESSERA" run -p Once -n 5 >/dev/full 2>"$err"

@@ -65,6 +65,8 @@ run 2 run -p x --kv-type q8
 one_line "'q8' is none of f16|f32"
 run 2 run -p x --isa avx
 one_line "'avx' is none of"
+run 2 run -p x --numa all
+one_line "'all' is none of none|isolate|interleave|shard"
 run 2 run -p x --amx ''
 one_line "'' is none of auto|on|off"
 

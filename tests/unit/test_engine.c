@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <tessera/tessera.h>
+#include "engine.h"
 
 enum { N_IDS = 40 };
 
@@ -106,6 +106,13 @@ static void assert_close(const float *a, const float *b, size_t n_rows, size_t n
         fail_msg("mean KL divergence %g", kl);
 }
 
+static void assert_equal_digits(const float *a, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(a[i] - b[i]) <= MAX_F32_DIFFERENCE))
+            fail_msg("logit %zu: %g, not %g", i, (double)b[i], (double)a[i]);
+}
+
 /* Logits of every position, [N_IDS, n_vocab], evaluated in pieces of `step`. */
 static float *all_logits(tsr_engine *engine, const int32_t *ids, uint32_t step)
 {
@@ -145,10 +152,7 @@ static void float_models_agree_to_the_last_digits(void **state)
     float *others[] = {all_logits(one, ids, 1), all_logits(one, ids, 7), all_logits(two, ids, N_IDS),
                        all_logits(two, ids, 1)};
     for (size_t o = 0; o < sizeof others / sizeof others[0]; o++) {
-        for (size_t i = 0; i < N_IDS * (size_t)n_vocab(one); i++)
-            if (!(fabsf(whole[i] - others[o][i]) <= MAX_F32_DIFFERENCE))
-                fail_msg("run %zu, logit %zu: %g, not %g", o, i, (double)others[o][i],
-                         (double)whole[i]);
+        assert_equal_digits(whole, others[o], N_IDS * (size_t)n_vocab(one));
         free(others[o]);
     }
     free(whole);
@@ -169,6 +173,133 @@ static void threads_do_not_change_the_result(void **state)
         tsr_engine_close(other);
     }
     free(two);
+}
+
+/* A machine whose CPUs are dealt out to n_nodes nodes in turn. */
+static struct topology *fake_topology(int n_nodes)
+{
+    struct topology *topology = calloc(1, sizeof *topology);
+    assert_non_null(topology);
+    topology->n_nodes = n_nodes;
+    for (int i = 0; i < n_nodes; i++)
+        topology->nodes[i] = (struct topology_node){i, UINT64_C(1) << 40, UINT64_C(1) << 40};
+    for (int cpu = 0; cpu < CPU_CORES_MAX; cpu++)
+        topology->node_of_cpu[cpu] = (uint8_t)(cpu % n_nodes);
+    return topology;
+}
+
+static tsr_engine *open_on(const struct topology *topology, const char *path, enum tsr_numa numa,
+                           int n_threads, int n_threads_batch)
+{
+    struct tsr_settings settings = tsr_settings_default();
+    settings.model_path = path;
+    settings.numa = numa;
+    settings.n_threads = n_threads;
+    settings.n_threads_batch = n_threads_batch;
+    struct tsr_error error = {0};
+    tsr_engine *engine;
+    if (engine_open_on(topology, &settings, &engine, &error))
+        fail_msg("%s", error.text);
+    return engine;
+}
+
+static const struct {
+    enum tsr_numa numa;
+    int n_threads, n_threads_batch;
+} numa_cases[] = {
+    {TSR_NUMA_NONE, 2, 2},       {TSR_NUMA_ISOLATE, 1, 1}, {TSR_NUMA_INTERLEAVE, 1, 2},
+    {TSR_NUMA_INTERLEAVE, 2, 2}, {TSR_NUMA_SHARD, 2, 2},   {TSR_NUMA_SHARD, 1, 2},
+    {TSR_NUMA_SHARD, 1, 1},
+};
+
+/* Every mode on a machine of two nodes against one thread. */
+static void compare_numa_modes(const char *path, bool is_float)
+{
+    struct topology *two_nodes = fake_topology(2);
+    tsr_engine *one = open_model(path, 1);
+    size_t width = n_vocab(one);
+    int32_t ids[N_IDS];
+    for (int i = 0; i < N_IDS; i++)
+        ids[i] = 7 * i % 300;
+    float *expected = all_logits(one, ids, N_IDS);
+    for (size_t i = 0; i < sizeof numa_cases / sizeof numa_cases[0]; i++) {
+        tsr_engine *engine = open_on(two_nodes, path, numa_cases[i].numa, numa_cases[i].n_threads,
+                                     numa_cases[i].n_threads_batch);
+        for (uint32_t step = 1; step <= N_IDS; step += N_IDS - 1) {
+            float *logits = all_logits(engine, ids, step);
+            if (is_float)
+                assert_equal_digits(expected, logits, N_IDS * width);
+            else
+                assert_close(expected, logits, N_IDS, width);
+            free(logits);
+        }
+        tsr_engine_close(engine);
+    }
+    free(expected);
+    tsr_engine_close(one);
+    free(two_nodes);
+}
+
+/* With TSR_NUMA_SHARD and one thread of two, a worker takes the columns of a node that nobody sits
+ * on. */
+static void numa_modes_do_not_change_the_result(void **state)
+{
+    struct cpu_cores cores;
+    assert_int_equal(cpu_cores(&cores, NULL), 0);
+    if (cores.n_usable < 2)
+        skip();
+    compare_numa_modes(TSR_TEST_MODEL, false);
+    compare_numa_modes(TSR_TEST_F32_MODEL, true);
+    compare_numa_modes(TSR_TEST_GOLDEN "/quant/llama_q-q4_k.gguf", false);
+    compare_numa_modes(TSR_TEST_GOLDEN "/quant/qwen3moe_q-q6_k.gguf", false);
+}
+
+/* The parts of a matrix are all of it, once, and take the bytes of the whole. */
+static void shards_are_the_whole(void **state)
+{
+    struct cpu_cores cores;
+    assert_int_equal(cpu_cores(&cores, NULL), 0);
+    if (cores.n_usable < 2)
+        skip();
+    struct topology *two_nodes = fake_topology(2);
+    tsr_engine *engine = open_on(two_nodes, TSR_TEST_MODEL, TSR_NUMA_SHARD, 2, 2);
+    const struct plan *whole = ((tsr_engine *)*state)->plan, *sharded = engine->plan;
+    assert_int_equal(sharded->n_nodes, 2);
+    for (size_t i = 0; i < whole->n_placements; i++) {
+        const struct placement_part *one = whole->placements[i].parts;
+        const struct placement_part *parts = sharded->placements[i].parts;
+        assert_int_equal(parts[0].n0, one->n0);
+        assert_int_equal(parts[0].n1, parts[1].n0);
+        assert_int_equal(parts[1].n1, one->n1);
+        assert_int_equal(parts[0].bytes + parts[1].bytes, one->bytes);
+    }
+    uint64_t bytes = 0;
+    for (int node = 0; node < 2; node++) {
+        const struct arena *arena = &engine->weights->arenas[POOL_CPU][node];
+        assert_int_equal(arena->bytes, sharded->arena_bytes[POOL_CPU][node]);
+        assert_true(arena->bytes > 0);
+        bytes += arena->bytes;
+    }
+    assert_int_equal(bytes, whole->arena_bytes[POOL_CPU][0]);
+    tsr_engine_close(engine);
+    free(two_nodes);
+}
+
+static void a_node_that_is_too_small_is_named(void **state)
+{
+    (void)state;
+    struct topology *two_nodes = fake_topology(2);
+    two_nodes->nodes[0].available_bytes = two_nodes->nodes[1].available_bytes = 1 << 20;
+    struct tsr_settings settings = tsr_settings_default();
+    settings.model_path = TSR_TEST_MODEL;
+    settings.numa = TSR_NUMA_ISOLATE;
+    settings.n_threads = 1;
+    struct tsr_error error;
+    tsr_engine *engine;
+    assert_int_equal(engine_open_on(two_nodes, &settings, &engine, &error), TSR_ENOMEM);
+    assert_null(engine);
+    assert_non_null(strstr(error.text, "has 1 MiB of memory to give, its weights take 1"));
+    free(two_nodes);
 }
 
 static void sync_reuses_the_common_prefix(void **state)
@@ -327,6 +458,9 @@ int main(void)
         cmocka_unit_test(batches_agree_with_single_steps),
         cmocka_unit_test(float_models_agree_to_the_last_digits),
         cmocka_unit_test(threads_do_not_change_the_result),
+        cmocka_unit_test(numa_modes_do_not_change_the_result),
+        cmocka_unit_test(shards_are_the_whole),
+        cmocka_unit_test(a_node_that_is_too_small_is_named),
         cmocka_unit_test(sync_reuses_the_common_prefix),
         cmocka_unit_test(rewinding_forgets),
         cmocka_unit_test(sessions_share_an_engine_from_several_threads),

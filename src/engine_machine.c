@@ -1,0 +1,99 @@
+/* The engine on its machine: who sits where, and where the weights have come to lie. */
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "engine.h"
+
+static int check_settings(const tsr_engine *engine, const struct tsr_settings *settings,
+                          struct tsr_error *error)
+{
+    if (engine->n_threads < 1 || engine->n_threads_batch < 1)
+        return error_set(error, TSR_EINVAL, "%d and %d threads: both must be at least 1",
+                         engine->n_threads, engine->n_threads_batch);
+    if ((unsigned)settings->numa > TSR_NUMA_SHARD)
+        return error_set(error, TSR_EINVAL, "settings: numa %d is not a known value",
+                         (int)settings->numa);
+    return 0;
+}
+
+/* Only with shard do the team's nodes divide the weights. */
+static struct node_shares count_shares(const tsr_engine *engine, const struct seat *seats,
+                                       int n_threads)
+{
+    struct node_shares shares = {.n_nodes = 1};
+    if (engine->numa == TSR_NUMA_SHARD)
+        shares.n_nodes = engine->topology->n_nodes;
+    for (int i = 0; i < n_threads; i++)
+        shares.workers[seats[i].node]++;
+    return shares;
+}
+
+static int seat_team(tsr_engine *engine, const struct cpu_cores *cores, int n_threads,
+                     struct tsr_error *error)
+{
+    struct seat *seats = n_threads < CPU_CORES_MAX ? mem_alloc((size_t)n_threads, sizeof *seats)
+                                                   : NULL;
+    if (!seats)
+        return error_set(error, TSR_ENOMEM, "out of memory for a team of %d threads", n_threads);
+    int status = seats_choose(cores, engine->topology, engine->numa, n_threads, seats, error);
+    if (!status)
+        status = team_create(n_threads, seats, &engine->team, error);
+    if (!status)
+        engine->shares = count_shares(engine, seats, n_threads);
+    free(seats);
+    return status;
+}
+
+int engine_start_team(tsr_engine *engine, const struct tsr_settings *settings,
+                      struct tsr_error *error)
+{
+    struct cpu_cores cores;
+    int status = cpu_cores(&cores, error);
+    if (status)
+        return status;
+    engine->numa = engine->topology->n_nodes > 1 ? settings->numa : TSR_NUMA_NONE;
+    engine->home_node = topology_here(engine->topology);
+    if (engine->numa == TSR_NUMA_ISOLATE)
+        seats_isolate(&cores, engine->topology, engine->home_node);
+    engine->n_threads = settings->n_threads ? settings->n_threads : cores.n_physical;
+    engine->n_threads_batch =
+        settings->n_threads_batch ? settings->n_threads_batch : engine->n_threads;
+    status = check_settings(engine, settings, error);
+    if (status)
+        return status;
+    int most = engine->n_threads > engine->n_threads_batch ? engine->n_threads
+                                                           : engine->n_threads_batch;
+    return seat_team(engine, &cores, most, error);
+}
+
+/* ---- Residency ---- */
+
+void engine_residency(const tsr_engine *engine, struct tsr_engine_info *info)
+{
+    info->n_nodes = engine->topology->n_nodes;
+    for (int pool = 0; pool < POOL_COUNT; pool++)
+        for (int node = 0; node < engine->plan->n_nodes; node++) {
+            const struct arena *arena = &engine->weights->arenas[pool][node];
+            topology_residency(engine->topology, arena->data, arena->bytes, info->node_bytes);
+        }
+}
+
+static void log_arena(const tsr_engine *engine, int pool, int part)
+{
+    const struct arena *arena = &engine->weights->arenas[pool][part];
+    uint64_t node_bytes[NODES_MAX] = {0};
+    if (!arena->data ||
+        !topology_residency(engine->topology, arena->data, arena->bytes, node_bytes))
+        return;
+    for (int i = 0; i < engine->topology->n_nodes; i++)
+        engine_log(engine, TSR_LOG_INFO, "pool %s, part %d: %.1f of %.1f MiB lie on node %d",
+                   plan_pool_name((enum plan_pool)pool), part, (double)node_bytes[i] / (1 << 20),
+                   (double)arena->bytes / (1 << 20), engine->topology->nodes[i].id);
+}
+
+void engine_log_residency(const tsr_engine *engine)
+{
+    for (int pool = 0; pool < POOL_COUNT; pool++)
+        for (int part = 0; part < engine->plan->n_nodes; part++)
+            log_arena(engine, pool, part);
+}
