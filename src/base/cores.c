@@ -1,6 +1,5 @@
 /* Which CPUs this process may use: the affinity mask, the CPU quota of its cgroups
- * (https://docs.kernel.org/admin-guide/cgroup-v2.html, .../scheduler/sched-bwc.html) and the
- * topology in /sys/devices/system/cpu. */
+ * (https://docs.kernel.org/scheduler/sched-bwc.html) and the topology in /sys/devices/system/cpu. */
 #include "base/cpu.h"
 
 #include <dirent.h>
@@ -11,113 +10,30 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/error.h"
 
 /* ---- Quota ----------------------------------------------------------------------------------- */
 
-enum { PATH_CAP = 4096 };
-
-/* Two integers "quota period" of a cgroup's files; false where there are none or no limit. */
-static bool read_quota(const char *dir, bool v2, long long *quota, long long *period)
+/* Takes the smallest quota of the groups. */
+static void ask_group(void *user, const char *dir, bool v2)
 {
-    char path[PATH_CAP + 32];
-    snprintf(path, sizeof path, "%s/%s", dir, v2 ? "cpu.max" : "cpu.cfs_quota_us");
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return false;
-    int n = fscanf(file, "%lld %lld", quota, period); /* v2 without a limit says "max" */
-    fclose(file);
-    if (v2)
-        return n == 2 && *quota > 0 && *period > 0;
-    snprintf(path, sizeof path, "%s/cpu.cfs_period_us", dir);
-    file = fopen(path, "re");
-    if (!file)
-        return false;
-    n += fscanf(file, "%lld", period);
-    fclose(file);
-    return n == 2 && *quota > 0 && *period > 0;
-}
-
-/* The smallest quota of the group `group` below `mount` and of all groups above it. A container
- * may not see its own group's path: then the mount point itself is asked. */
-static double group_quota(const char *mount, const char *group, bool v2)
-{
-    double least = 0;
-    char dir[PATH_CAP];
-    if (snprintf(dir, sizeof dir, "%s%s", mount, group) >= (int)sizeof dir)
-        return 0;
-    for (;;) {
-        long long quota, period;
-        if (read_quota(dir, v2, &quota, &period)) {
-            double cpus = (double)quota / (double)period;
-            if (least == 0 || cpus < least)
-                least = cpus;
-        }
-        char *slash = strrchr(dir, '/');
-        if (!slash || (size_t)(slash - dir) < strlen(mount))
-            return least;
-        *slash = '\0';
-    }
-}
-
-/* Whether `word` is one of the comma-separated `list`. */
-static bool list_has(const char *list, const char *word)
-{
-    size_t n = strlen(word);
-    for (const char *p = list; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
-        if (!strncmp(p, word, n) && (p[n] == ',' || p[n] == '\0'))
-            return true;
-    return false;
-}
-
-/* Where the cgroup file system of version 2, or the v1 hierarchy with the cpu controller, is. */
-static bool find_mount(const char *root, bool v2, char *mount, size_t capacity)
-{
-    char path[PATH_CAP], line[2 * PATH_CAP];
-    snprintf(path, sizeof path, "%s/proc/self/mountinfo", root);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return false;
-    bool found = false;
-    while (!found && fgets(line, sizeof line, file)) {
-        char point[PATH_CAP], type[64], options[PATH_CAP];
-        const char *tail = strstr(line, " - ");
-        if (!tail || sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1 ||
-            sscanf(tail, " - %63s %*s %4095s", type, options) != 2)
-            continue;
-        found = v2 ? !strcmp(type, "cgroup2")
-                   : !strcmp(type, "cgroup") && list_has(options, "cpu");
-        if (found && snprintf(mount, capacity, "%s%s", root, point) >= (int)capacity)
-            found = false;
-    }
-    fclose(file);
-    return found;
+    double *least = user;
+    int64_t quota[2]; /* microseconds, of a period of microseconds; v2 without a limit says "max" */
+    int n = v2 ? cgroup_read(dir, "cpu.max", quota, 2)
+               : cgroup_read(dir, "cpu.cfs_quota_us", &quota[0], 1) +
+                     cgroup_read(dir, "cpu.cfs_period_us", &quota[1], 1);
+    if (n != 2 || quota[0] <= 0 || quota[1] <= 0)
+        return;
+    double cpus = (double)quota[0] / (double)quota[1];
+    if (*least == 0 || cpus < *least)
+        *least = cpus;
 }
 
 double cpu_quota(const char *root)
 {
-    char path[PATH_CAP], line[2 * PATH_CAP], mount[PATH_CAP];
-    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return 0;
     double least = 0;
-    while (fgets(line, sizeof line, file)) {
-        line[strcspn(line, "\n")] = '\0';
-        char *controllers = strchr(line, ':'); /* "id:controllers:path" */
-        char *group = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!group)
-            continue;
-        *group++ = '\0';
-        bool v2 = !controllers[1];
-        if ((!v2 && !list_has(controllers + 1, "cpu")) ||
-            !find_mount(root, v2, mount, sizeof mount))
-            continue;
-        double cpus = group_quota(mount, strcmp(group, "/") ? group : "", v2);
-        if (cpus > 0 && (least == 0 || cpus < least))
-            least = cpus;
-    }
-    fclose(file);
+    cgroup_walk(root, "cpu", ask_group, &least);
     return least;
 }
 

@@ -1,9 +1,10 @@
 #include "forward/kv.h"
 
+#include <stdio.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/mem.h"
+#include "base/memory.h"
 
 int kv_init(struct kv_cache *kv, const struct model_params *params, uint32_t n_ctx,
             enum kv_type type, struct tsr_error *error)
@@ -18,11 +19,11 @@ int kv_init(struct kv_cache *kv, const struct model_params *params, uint32_t n_c
     if (!mul_size(positions, kv->k_stride + kv->v_stride, &kv->layer_bytes) ||
         !mul_size(kv->layer_bytes, params->n_layer, &kv->bytes))
         return error_set(error, TSR_ENOMEM, "a context of %u is too large: use a smaller -c", n_ctx);
-    size_t memory = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-    if (kv->bytes > memory)
-        return error_set(error, TSR_ENOMEM,
-                         "a KV cache of %u positions takes %zu MiB, the machine has %zu: use a "
-                         "smaller -c", n_ctx, kv->bytes >> 20, memory >> 20);
+    char what[64];
+    snprintf(what, sizeof what, "a KV cache of %u positions", n_ctx);
+    int status = memory_require("", kv->bytes, what, "use a smaller -c", error);
+    if (status)
+        return status;
     /* Pages come when positions are written: a large context costs nothing until it is used. */
     void *data = mmap(NULL, kv->bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
