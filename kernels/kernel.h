@@ -170,7 +170,9 @@ struct gemm_kernel {
 
 /* ---- Row operations -------------------------------------------------------------------------- */
 
-enum kv_type { KV_F32, KV_F16 };
+enum kv_type { KV_F32, KV_F16, KV_BF16 };
+
+static inline size_t kv_element_bytes(enum kv_type type) { return type == KV_F32 ? 4 : 2; }
 
 /* Attention of m query rows that share one key/value head, with online softmax over blocks of
  * keys, so that memory does not grow with the context. Row i sees keys [key0, min(n_keys[i],
@@ -210,7 +212,9 @@ struct row_ops {
     void (*silu_mul)(float *y, const float *gate, const float *up, size_t n);
     void (*add)(float *y, const float *x, size_t n);            /* y += x */
     void (*add_scaled)(float *y, const float *x, float s, size_t n); /* y += s * x */
-    void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);  /* round to nearest even */
+    /* Rounded to nearest even. */
+    void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);
+    void (*f32_to_bf16)(uint16_t *y, const float *x, size_t n);
     /* Up to this many query rows a call is the faster the more it has. */
     int attn_rows;
     size_t (*attn_scratch_bytes)(int d_k, int d_v);

@@ -63,6 +63,12 @@ void tsr_session_close(tsr_session *session)
     free(session);
 }
 
+static const enum kv_type kv_types[] = {
+    [TSR_KV_F16] = KV_F16,
+    [TSR_KV_F32] = KV_F32,
+    [TSR_KV_BF16] = KV_BF16,
+};
+
 static int set_limits(tsr_session *session, const struct tsr_session_settings *settings,
                       struct tsr_error *error)
 {
@@ -74,6 +80,9 @@ static int set_limits(tsr_session *session, const struct tsr_session_settings *s
     if (session->n_batch == 0 || session->n_ctx > INT32_MAX)
         return error_set(error, TSR_EINVAL, "n_batch %u and n_ctx %u: must be 1 to 2^31 - 1",
                          settings->n_batch, settings->n_ctx);
+    if ((size_t)settings->kv_type >= sizeof kv_types / sizeof kv_types[0])
+        return error_set(error, TSR_EINVAL, "kv_type %d is none of enum tsr_kv_type",
+                         (int)settings->kv_type);
     return 0;
 }
 
@@ -88,7 +97,7 @@ static int fill_session(tsr_session *session, const struct tsr_session_settings 
     int status = set_limits(session, settings, error);
     if (status)
         return status;
-    enum kv_type type = settings->kv_type == TSR_KV_F32 ? KV_F32 : KV_F16;
+    enum kv_type type = kv_types[settings->kv_type];
     status = kv_init(&session->kv, &engine->model->params, session->n_ctx, type, error);
     if (status)
         return status;

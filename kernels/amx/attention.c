@@ -124,23 +124,30 @@ static const uint8_t *cache_row(const struct pass *p, const void *cache, size_t 
     return (const uint8_t *)cache + (size_t)index * stride;
 }
 
+/* Pairs (x, y) as bf16, which values that come from bf16 are already. */
+static ALWAYS_INLINE vec_i32 pack_pairs(vec x, vec y, enum block_id type)
+{
+    return type == BLOCK_BF16 ? vi_or(vi_shr(vf_bits(x), 16), vf_bits(y)) : vf_pack_bf16(x, y);
+}
+
 /* Pair r of each of 16 keys, from element k on, in row r of a tile; `left` elements are there. */
-static ALWAYS_INLINE void write_key_tile(uint8_t *tile, const void *const keys[16], int k, int left)
+static ALWAYS_INLINE void write_key_tile(uint8_t *tile, enum block_id type,
+                                         const void *const keys[16], int k, int left)
 {
     for (int c = 0; c < 16; c += VEC)
         for (int i = 0; i < 16; i += VEC) {
             vec square[VEC];
             for (int j = 0; j < VEC; j++)
                 square[j] = vf_of_bits(
-                    vf_pack_bf16(load_padded(keys[c + j], BLOCK_F16, k + i, left - i),
-                                 load_padded(keys[c + j], BLOCK_F16, k + i + 16, left - i - 16)));
+                    pack_pairs(load_padded(keys[c + j], type, k + i, left - i),
+                               load_padded(keys[c + j], type, k + i + 16, left - i - 16), type));
             vec_transpose(square);
             for (int j = 0; j < VEC; j++)
                 vi_store(tile + TILE_ROW_BYTES * (i + j) + 4 * c, vf_bits(square[j]));
         }
 }
 
-static void write_key_tiles(const struct pass *p)
+static ALWAYS_INLINE void write_key_tiles(const struct pass *p, enum block_id type)
 {
     const struct attn_args *args = p->args;
     uint8_t *tile = p->k_tiles;
@@ -150,16 +157,16 @@ static void write_key_tiles(const struct pass *p)
         for (int j = 0; j < 16; j++)
             keys[j] = cache_row(p, args->k, args->k_stride, key + j);
         for (; k + BLOCK_STEP <= args->d_k; k += BLOCK_STEP, tile += TILE_BYTES)
-            write_key_tile(tile, keys, k, BLOCK_STEP);
+            write_key_tile(tile, type, keys, k, BLOCK_STEP);
         if (k < args->d_k) {
-            write_key_tile(tile, keys, k, args->d_k - k);
+            write_key_tile(tile, type, keys, k, args->d_k - k);
             tile += TILE_BYTES;
         }
     }
 }
 
 /* A tile of 32 keys: row r holds 16 columns of keys r and r + 16. */
-static void write_value_tiles(const struct pass *p)
+static ALWAYS_INLINE void write_value_tiles(const struct pass *p, enum block_id type)
 {
     const struct attn_args *args = p->args;
     for (int key = 0; key < round_up(p->n_keys, BLOCK_STEP); key += BLOCK_STEP)
@@ -169,9 +176,20 @@ static void write_value_tiles(const struct pass *p)
             uint8_t *to = p->v_tiles + key / BLOCK_STEP * TILE_BYTES + TILE_ROW_BYTES * r;
             for (int i = 0; i < p->width; i += VEC)
                 vi_store(to + i / 16 * (MAX_KEYS / BLOCK_STEP) * TILE_BYTES + 4 * (i % 16),
-                         vf_pack_bf16(load_padded(first, BLOCK_F16, i, args->d_v - i),
-                                      load_padded(second, BLOCK_F16, i, args->d_v - i)));
+                         pack_pairs(load_padded(first, type, i, args->d_v - i),
+                                    load_padded(second, type, i, args->d_v - i), type));
         }
+}
+
+static void write_tiles(const struct pass *p)
+{
+    if (p->args->kv_type == KV_F16) {
+        write_key_tiles(p, BLOCK_F16);
+        write_value_tiles(p, BLOCK_F16);
+    } else {
+        write_key_tiles(p, BLOCK_BF16);
+        write_value_tiles(p, BLOCK_BF16);
+    }
 }
 
 /* ---- Which keys ------------------------------------------------------------------------------ */
@@ -368,8 +386,7 @@ static void run_pass(struct pass *p)
     start(p);
     for (p->key0 = p->args->key0; p->key0 < end; p->key0 += MAX_KEYS) {
         p->n_keys = end - p->key0 < MAX_KEYS ? end - p->key0 : MAX_KEYS;
-        write_key_tiles(p);
-        write_value_tiles(p);
+        write_tiles(p);
         count_keys(p);
         for (int block = -1; block <= p->n_blocks; block++)
             run_stages(p, block);

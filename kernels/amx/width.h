@@ -17,6 +17,7 @@ static inline vec_i32 vi_load(const void *p) { return _mm512_loadu_si512(p); }
 static inline void vi_store(void *p, vec_i32 x) { _mm512_storeu_si512(p, x); }
 static inline vec_i32 vi_set1(uint32_t x) { return _mm512_set1_epi32((int)x); }
 static inline vec_i32 vi_and(vec_i32 x, vec_i32 y) { return _mm512_and_si512(x, y); }
+static inline vec_i32 vi_or(vec_i32 x, vec_i32 y) { return _mm512_or_si512(x, y); }
 static inline vec_i32 vi_xor(vec_i32 x, vec_i32 y) { return _mm512_xor_si512(x, y); }
 static inline vec_i32 vi_add(vec_i32 x, vec_i32 y) { return _mm512_add_epi32(x, y); }
 static inline vec_i32 vi_shl(vec_i32 x, int n) { return _mm512_slli_epi32(x, (unsigned)n); }
@@ -91,6 +92,7 @@ static inline vec_i32 vi_load(const void *p) { return _mm256_loadu_si256((const 
 static inline void vi_store(void *p, vec_i32 x) { _mm256_storeu_si256((__m256i *)p, x); }
 static inline vec_i32 vi_set1(uint32_t x) { return _mm256_set1_epi32((int)x); }
 static inline vec_i32 vi_and(vec_i32 x, vec_i32 y) { return _mm256_and_si256(x, y); }
+static inline vec_i32 vi_or(vec_i32 x, vec_i32 y) { return _mm256_or_si256(x, y); }
 static inline vec_i32 vi_xor(vec_i32 x, vec_i32 y) { return _mm256_xor_si256(x, y); }
 static inline vec_i32 vi_add(vec_i32 x, vec_i32 y) { return _mm256_add_epi32(x, y); }
 static inline vec_i32 vi_shl(vec_i32 x, int n) { return _mm256_slli_epi32(x, n); }

@@ -69,6 +69,12 @@ static void f32_to_f16_row(uint16_t *y, const float *x, size_t n)
         y[i] = f32_to_f16(x[i]);
 }
 
+static void f32_to_bf16_row(uint16_t *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = f32_to_bf16(x[i]);
+}
+
 static size_t attn_scratch_bytes(int d_k, int d_v)
 {
     return 64;
@@ -76,7 +82,10 @@ static size_t attn_scratch_bytes(int d_k, int d_v)
 
 static float element(const void *row, enum kv_type type, int i)
 {
-    return type == KV_F16 ? f16_to_f32(((const uint16_t *)row)[i]) : ((const float *)row)[i];
+    if (type == KV_F32)
+        return ((const float *)row)[i];
+    uint16_t half = ((const uint16_t *)row)[i];
+    return type == KV_F16 ? f16_to_f32(half) : bf16_to_f32(half);
 }
 
 static void attend_row(const struct attn_args *a, int i)
@@ -129,6 +138,7 @@ void scalar_row_ops(struct row_ops *ops)
         .add = add,
         .add_scaled = add_scaled,
         .f32_to_f16 = f32_to_f16_row,
+        .f32_to_bf16 = f32_to_bf16_row,
         .attn_rows = 1,
         .attn_scratch_bytes = attn_scratch_bytes,
         .attention = attention,

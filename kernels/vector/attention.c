@@ -187,17 +187,15 @@ static void scale_queries(struct rows *rows)
 static ALWAYS_INLINE __m256 load_8(const void *row, enum block_id type, int i, int n)
 {
     float padded[8] = {0};
-    if (n >= 8 && type == BLOCK_F16)
-        return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)row + i)));
-    if (n >= 8)
-        return _mm256_loadu_ps((const float *)row + i);
-    if (type == BLOCK_F16) {
-        uint16_t halves[8] = {0};
-        memcpy(halves, (const uint16_t *)row + i, (size_t)n * sizeof *halves);
-        return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
-    }
-    memcpy(padded, (const float *)row + i, (size_t)n * sizeof *padded);
-    return _mm256_loadu_ps(padded);
+    const char *from = (const char *)row + (size_t)i * (type == BLOCK_F32 ? 4 : 2);
+    if (n < 8)
+        from = memcpy(padded, from, (size_t)n * (type == BLOCK_F32 ? 4 : 2));
+    if (type == BLOCK_F32)
+        return _mm256_loadu_ps((const float *)from);
+    __m128i halves = _mm_loadu_si128((const __m128i *)from);
+    return type == BLOCK_F16
+               ? _mm256_cvtph_ps(halves)
+               : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
 
 /* Keys [key0, key0 + n_keys) as panels [d_k][16]; columns past the last key repeat it. */
@@ -239,6 +237,12 @@ static ALWAYS_INLINE void pack_values(struct rows *rows, enum block_id type, int
     }
 }
 
+static ALWAYS_INLINE void pack_block(struct rows *rows, enum block_id type, int key0, int n_keys)
+{
+    pack_keys(rows, type, key0, n_keys);
+    pack_values(rows, type, key0, n_keys);
+}
+
 static void score_block(struct rows *rows, int n_keys)
 {
     int d_k = rows->args->d_k, panel_k = round_up(d_k, 8);
@@ -277,13 +281,12 @@ static void attend_many(struct rows *rows)
     int end = last_visible_key(rows);
     for (int key = args->key0; key < end; key += MAX_KEYS) {
         int n_keys = end - key < MAX_KEYS ? end - key : MAX_KEYS;
-        if (args->kv_type == KV_F16) {
-            pack_keys(rows, BLOCK_F16, key, n_keys);
-            pack_values(rows, BLOCK_F16, key, n_keys);
-        } else {
-            pack_keys(rows, BLOCK_F32, key, n_keys);
-            pack_values(rows, BLOCK_F32, key, n_keys);
-        }
+        if (args->kv_type == KV_F16)
+            pack_block(rows, BLOCK_F16, key, n_keys);
+        else if (args->kv_type == KV_BF16)
+            pack_block(rows, BLOCK_BF16, key, n_keys);
+        else
+            pack_block(rows, BLOCK_F32, key, n_keys);
         score_block(rows, n_keys);
         weigh(rows, key, n_keys);
         add_values(rows, n_keys);
@@ -374,6 +377,8 @@ static void attend_few(struct rows *rows)
         int n_keys = end - key < MAX_KEYS ? end - key : MAX_KEYS;
         if (args->kv_type == KV_F16)
             few_block(rows, BLOCK_F16, key, n_keys);
+        else if (args->kv_type == KV_BF16)
+            few_block(rows, BLOCK_BF16, key, n_keys);
         else
             few_block(rows, BLOCK_F32, key, n_keys);
     }

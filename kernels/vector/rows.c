@@ -2,6 +2,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "kernels/float16.h"
 #include "kernels/registry.h"
 #include "kernels/vec.h"
 #include "kernels/vector/attention.h"
@@ -132,13 +133,20 @@ static void add_scaled(float *y, const float *x, float s, size_t n)
     }
 }
 
-static void f32_to_f16(uint16_t *y, const float *x, size_t n)
+static void f32_to_f16_row(uint16_t *y, const float *x, size_t n)
 {
     size_t i = 0;
     for (; i + VEC <= n; i += VEC)
         vec_store_f16(y + i, vec_load(x + i));
     if (i < n)
         vec_store_f16_n(y + i, vec_load_n(x + i, n - i), n - i);
+}
+
+/* The compiler makes vectors of it. */
+static void f32_to_bf16_row(uint16_t *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = f32_to_bf16(x[i]);
 }
 
 void VEC_NAME(row_ops)(struct row_ops *ops)
@@ -153,7 +161,8 @@ void VEC_NAME(row_ops)(struct row_ops *ops)
         .silu_mul = silu_mul,
         .add = add,
         .add_scaled = add_scaled,
-        .f32_to_f16 = f32_to_f16,
+        .f32_to_f16 = f32_to_f16_row,
+        .f32_to_bf16 = f32_to_bf16_row,
         .attn_rows = ATTN_ROWS,
         .attn_scratch_bytes = VEC_NAME(attn_scratch_bytes),
         .attention = VEC_NAME(attention),

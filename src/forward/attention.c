@@ -37,6 +37,8 @@ static void store(const struct forward *f, uint8_t *cache, size_t stride, int to
     uint8_t *to = cache + (f->batch->position + (size_t)token) * stride;
     if (f->batch->kv->type == KV_F16)
         f->kernels->rows.f32_to_f16((uint16_t *)to, head, n);
+    else if (f->batch->kv->type == KV_BF16)
+        f->kernels->rows.f32_to_bf16((uint16_t *)to, head, n);
     else
         memcpy(to, head, n * sizeof(float));
 }

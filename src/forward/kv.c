@@ -9,7 +9,7 @@
 int kv_init(struct kv_cache *kv, const struct model_params *params, uint32_t n_ctx,
             enum kv_type type, struct tsr_error *error)
 {
-    size_t element = type == KV_F16 ? sizeof(uint16_t) : sizeof(float);
+    size_t element = kv_element_bytes(type);
     *kv = (struct kv_cache){.type = type,
                             .n_ctx = n_ctx,
                             .n_head_kv = params->n_head_kv,

@@ -32,6 +32,8 @@ static const struct precision exact = {0x1p-21, 0x1p-20, 0x1p-22};
 /* Queries, keys, weights and values rounded to bf16, halves away from zero. */
 static const struct precision tiles = {0x1.01p-8, 0x1.1p-9, 0x1p-9};
 
+static const char *const kv_names[] = {[KV_F32] = "F32", [KV_F16] = "F16", [KV_BF16] = "BF16"};
+
 static uint64_t seed = 1;
 static const char *isa;
 static long n_checked, n_failed;
@@ -55,7 +57,7 @@ static void expect(bool good, const struct attn_args *args, int row, int i, doub
     if (n_failed++ < SHOWN_FAILURES)
         printf("%s: %d rows, keys %d..%d, d_k %d, d_v %d, %s: row %d (%d keys), element %d: %.9g "
                "instead of %.9g\n", isa, args->m, args->key0, args->key1, args->d_k, args->d_v,
-               args->kv_type == KV_F16 ? "F16" : "F32", row, args->n_keys[row], i, got, want);
+               kv_names[args->kv_type], row, args->n_keys[row], i, got, want);
 }
 
 /* ---- Problems -------------------------------------------------------------------------------- */
@@ -72,31 +74,29 @@ struct problem {
     float limit; /* of queries and keys */
 };
 
-static size_t element_bytes(enum kv_type type)
-{
-    return type == KV_F16 ? sizeof(uint16_t) : sizeof(float);
-}
-
 static double element(const void *base, size_t stride, enum kv_type type, int row, int i)
 {
     const char *at = (const char *)base + (size_t)row * stride;
-    return type == KV_F16 ? f16_to_f32(((const uint16_t *)at)[i]) : ((const float *)at)[i];
+    if (type == KV_F32)
+        return ((const float *)at)[i];
+    uint16_t half = ((const uint16_t *)at)[i];
+    return type == KV_F16 ? f16_to_f32(half) : bf16_to_f32(half);
 }
 
 static void set_element(const void *base, size_t stride, enum kv_type type, int row, int i, float x)
 {
     char *at = (char *)base + (size_t)row * stride;
-    if (type == KV_F16)
-        ((uint16_t *)at)[i] = f32_to_f16(x);
-    else
+    if (type == KV_F32)
         ((float *)at)[i] = x;
+    else
+        ((uint16_t *)at)[i] = type == KV_F16 ? f32_to_f16(x) : f32_to_bf16(x);
 }
 
 /* [n_rows, d], rows stride bytes apart and nothing after the last. */
 static const void *random_rows(int n_rows, int d, size_t stride, enum kv_type type, float limit)
 {
     size_t last = n_rows ? (size_t)n_rows - 1 : 0;
-    void *rows = guarded(last * stride + (size_t)d * element_bytes(type));
+    void *rows = guarded(last * stride + (size_t)d * kv_element_bytes(type));
     for (int row = 0; row < n_rows; row++)
         for (int i = 0; i < d; i++)
             set_element(rows, stride, type, row, i, random_value(limit));
@@ -113,7 +113,7 @@ static int keys_seen(const struct problem *p, int row)
 
 static struct attn_args make_args(const struct row_ops *ops, const struct problem *p)
 {
-    size_t size = element_bytes(p->type), rows = (size_t)p->m - 1;
+    size_t size = kv_element_bytes(p->type), rows = (size_t)p->m - 1;
     struct attn_args args = {
         .q_stride = (size_t)p->d_k + 3,
         .m = p->m,
@@ -253,6 +253,7 @@ static void check_shapes(const struct row_ops *ops)
 {
     static const int widths[] = {8, 17, 32, 64, 72, 80, 96, 100, 128, 192, 256};
     static const int groups[] = {1, 4, 8};
+    static const enum kv_type types[] = {KV_F16, KV_F16, KV_BF16, KV_F32};
     enum { N_WIDTHS = sizeof widths / sizeof widths[0] };
     for (int m = 1; m <= 70; m++)
         for (int repeat = 0; repeat < 2; repeat++)
@@ -261,7 +262,7 @@ static void check_shapes(const struct row_ops *ops)
                            .n_keys = random_int(0, repeat ? 600 : 150),
                            .d_k = widths[random_int(0, N_WIDTHS - 1)],
                            .d_v = widths[random_int(0, N_WIDTHS - 1)],
-                           .type = random_int(0, 2) ? KV_F16 : KV_F32,
+                           .type = types[random_int(0, 3)],
                            .sight = repeat ? SEES_CAUSAL : SEES_SOME,
                            .group = groups[random_int(0, 2)],
                            .limit = 1.0f,
@@ -278,7 +279,7 @@ static void check_edges(const struct row_ops *ops)
             check(ops, (struct problem){m, edges[e], 64, 64, KV_F16, SEES_ALL, 1, 0.0f});
             check(ops, (struct problem){m, edges[e], 64, 96, KV_F16, SEES_CAUSAL, 1, 1e-5f});
             check(ops, (struct problem){m, edges[e], 256, 172, KV_F32, SEES_SOME, 1, 30.0f});
-            check(ops, (struct problem){m, edges[e], 300, 33, KV_F16, SEES_SOME, 1, 8.0f});
+            check(ops, (struct problem){m, edges[e], 300, 33, KV_BF16, SEES_SOME, 1, 8.0f});
         }
 }
 
@@ -343,6 +344,7 @@ static void check_level(const struct row_ops *ops)
     for (int m = 1; m <= 33; m += 8)
         for (int opposite = 0; opposite < 2; opposite++) {
             check_saturated(ops, m, 100, 128, KV_F16, 65504.0f, opposite);
+            check_saturated(ops, m, 90, 96, KV_BF16, 1e15f, opposite);
             check_saturated(ops, m, 70, 64, KV_F32, 1e15f, opposite);
             check_saturated(ops, m, 130, 64, KV_F32, 1e-20f, opposite);
         }

@@ -127,13 +127,16 @@ static void check_adds(const struct row_ops *ops, size_t n, float limit)
     }
 }
 
-static void check_f16(const struct row_ops *ops, size_t n, float limit)
+static void check_halves(const struct row_ops *ops, size_t n, float limit)
 {
     float *x = random_row(n, limit);
     uint16_t *y = guarded(n * sizeof *y);
     ops->f32_to_f16(y, x, n);
     for (size_t i = 0; i < n; i++)
         expect_near("f32_to_f16", n, i, y[i], f32_to_f16(x[i]), 0.0);
+    ops->f32_to_bf16(y, x, n);
+    for (size_t i = 0; i < n; i++)
+        expect_near("f32_to_bf16", n, i, y[i], f32_to_bf16(x[i]), 0.0);
 }
 
 /* Where squares, exponentials or differences leave the range of floats, or nearly. */
@@ -171,7 +174,7 @@ static void check_row_ops(const struct row_ops *ops)
             check_softmax(ops, n, limits[l]);
             check_silu_mul(ops, n, limits[l]);
             check_adds(ops, n, limits[l]);
-            check_f16(ops, n, limits[l]);
+            check_halves(ops, n, limits[l]);
             guarded_free_all();
         }
     for (size_t s = 0; s < N_SIZES; s++)
