@@ -68,6 +68,8 @@ int engine_start_team(tsr_engine *engine, const struct tsr_settings *settings,
 
 /* ---- Residency ---- */
 
+_Static_assert((int)TSR_NODES_MAX == (int)NODES_MAX, "room for every node");
+
 void engine_residency(const tsr_engine *engine, struct tsr_engine_info *info)
 {
     info->n_nodes = engine->topology->n_nodes;

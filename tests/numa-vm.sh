@@ -97,7 +97,7 @@ function check(ok, what) {
     }
 }
 function near(share, wanted) { return share > wanted - 0.05 && share < wanted + 0.05 }
-function finish(   i) {
+function finish(   part, node) {
     if (run == "")
         return
     if (mode == "isolate" && threads == 3) {
@@ -109,8 +109,9 @@ function finish(   i) {
         expected = text
     check(text == expected, "text differs: " text)
     printf "%-22s", run
-    for (i in share)
-        printf "  part %d on node %d: %3.0f%%", substr(i, 1, 1), substr(i, 3, 1), 100 * share[i]
+    for (part = 0; part < 2; part++)
+        for (node = 0; node < 2 && (part " " node) in share; node++)
+            printf "  part %d on node %d: %3.0f%%", part, node, 100 * share[part " " node]
     printf "\n"
     if (library == "none") {
         check(n_shares == 0, "residency without libnuma")

@@ -121,7 +121,9 @@ TSR_API int tsr_file_describe(const char *path, size_t max_array, char **json,
                               struct tsr_error *error);
 
 /* What this CPU has, what will be used under `settings` (NULL: defaults) and why not more, as JSON:
- * {"vendor", "model", "cores", "isa": "avx2", "features": [{"name", "present", "reason"}]}.
+ * {"vendor", "model", "cores", "threads", "nodes": [{"node", "threads", "memory", "available"}],
+ * "isa": "avx2", "features": [{"name", "present", "used", "reason"}]}; memory in bytes, node -1 where
+ * nothing is known of NUMA nodes.
  * `*json` is owned by the caller: tsr_free. */
 TSR_API int tsr_cpu_describe(const struct tsr_settings *settings, char **json,
                              struct tsr_error *error);

@@ -9,6 +9,7 @@
 #include <jansson.h>
 
 #include "base/error.h"
+#include "base/topology.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -256,6 +257,27 @@ static json_t *features_json(const struct cpu_info *info, uint32_t flags, bool e
     return list;
 }
 
+static json_t *nodes_json(const struct cpu_cores *cores)
+{
+    struct topology *topology;
+    json_t *list = topology_open(&topology, NULL) ? NULL : json_array();
+    for (int i = 0; list && i < topology->n_nodes; i++) {
+        const struct topology_node *node = &topology->nodes[i];
+        int n_cpus = 0;
+        for (int j = 0; j < cores->n; j++)
+            n_cpus += topology->node_of_cpu[cores->list[j].id] == i;
+        json_t *item = json_pack("{s:i, s:i, s:I, s:I}", "node", node->id, "threads", n_cpus,
+                                 "memory", (json_int_t)node->total_bytes, "available",
+                                 (json_int_t)node->available_bytes);
+        if (json_array_append_new(list, item)) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    topology_close(topology);
+    return list;
+}
+
 /* The model string of CPUID may be padded with blanks in front. */
 static const char *skip_blanks(const char *text) { return text + strspn(text, " "); }
 
@@ -273,9 +295,10 @@ int cpu_describe(const struct tsr_settings *settings, char **json, struct tsr_er
     rc = cpu_cores(&cores, error);
     if (rc)
         return rc;
-    json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:s, s:o}", "vendor", info.vendor, "model",
+    json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:o, s:s, s:o}", "vendor", info.vendor, "model",
                              skip_blanks(info.model), "cores", cores.n_physical, "threads",
-                             cores.n_usable, "isa", cpu_isa_name(flags), "features",
+                             cores.n_usable, "nodes", nodes_json(&cores), "isa",
+                             cpu_isa_name(flags), "features",
                              features_json(&info, flags, s.emulate_tiles));
     *json = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);

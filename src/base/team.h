@@ -32,7 +32,8 @@ struct worker {
 typedef void team_fn(struct worker *worker, void *arg);
 
 /* `seats` has one for each worker, [n_threads]; NULL: none is pinned, all are on node 0. Worker 0
- * is the caller of team_run: it sits on its seat during the run and gets its affinity back after.
+ * is the caller of team_run: where it runs elsewhere, it is pinned to its seat during the run and
+ * gets its affinity back after.
  * Errors: TSR_EINVAL, TSR_ENOMEM, TSR_ESYSTEM. */
 int team_create(int n_threads, const struct seat *seats, struct team **team,
                 struct tsr_error *error);

@@ -12,9 +12,18 @@ static void print_machine(const json_t *machine)
 {
     output_format("%s (%s), %lld cores\n", text_of(machine, "model"), text_of(machine, "vendor"),
                   (long long)json_integer_value(json_object_get(machine, "cores")));
-    output_format("instruction set in use: %s\n", text_of(machine, "isa"));
     size_t i;
-    json_t *feature;
+    json_t *node, *feature, *nodes = json_object_get(machine, "nodes");
+    json_array_foreach(nodes, i, node)
+    {
+        if (json_array_size(nodes) > 1)
+            output_format("  node %lld: %lld threads, %lld MiB, %lld available\n",
+                          (long long)json_integer_value(json_object_get(node, "node")),
+                          (long long)json_integer_value(json_object_get(node, "threads")),
+                          (long long)json_integer_value(json_object_get(node, "memory")) >> 20,
+                          (long long)json_integer_value(json_object_get(node, "available")) >> 20);
+    }
+    output_format("instruction set in use: %s\n", text_of(machine, "isa"));
     json_array_foreach(json_object_get(machine, "features"), i, feature)
     {
         const char *reason = text_of(feature, "reason");

@@ -219,6 +219,12 @@ static void test_describe(void **state)
         assert_false(json_is_true(json_object_get(f, "used")));
         assert_true(*json_string_value(json_object_get(f, "reason")));
     }
+    json_t *nodes = json_object_get(root, "nodes");
+    assert_true(json_array_size(nodes) >= 1);
+    json_int_t threads = 0;
+    for (size_t i = 0; i < json_array_size(nodes); i++)
+        threads += json_integer_value(json_object_get(json_array_get(nodes, i), "threads"));
+    assert_true(threads >= json_integer_value(json_object_get(root, "threads")));
     json_decref(root);
     free(text);
     assert_int_equal(cpu_describe(NULL, &text, &error), 0);
