@@ -6,24 +6,34 @@
 typedef const struct gemm_kernel *kernel_table(size_t *count);
 
 /* A kernel that reads the layout of the one below it leaves packing to it. */
-static void replace(struct gemm_kernel *slot, const struct gemm_kernel *kernel)
+static void replace(struct gemm_kernel *slot, const struct gemm_kernel *kernel,
+                    const struct gemm_kernel *below)
 {
-    struct gemm_kernel below = *slot;
+    struct gemm_kernel packing = *below; /* may be the slot */
     *slot = *kernel;
     if (kernel->pack)
         return;
-    slot->packed_bytes = below.packed_bytes;
-    slot->pack = below.pack;
-    slot->unpack = below.unpack;
+    slot->packed_bytes = packing.packed_bytes;
+    slot->pack = packing.pack;
+    slot->unpack = packing.unpack;
+}
+
+/* Takes the kernels that the CPU allows into `slots`, over those of `below`. */
+static void layer(struct gemm_kernel *slots, const struct gemm_kernel *below, kernel_table *table,
+                  uint32_t cpu_flags)
+{
+    size_t count;
+    const struct gemm_kernel *kernels = table(&count);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t id = kernels[i].block_id;
+        if ((kernels[i].cpu_flags & ~cpu_flags) == 0)
+            replace(&slots[id], &kernels[i], &below[id]);
+    }
 }
 
 static void override(struct gemm_kernel *slots, kernel_table *table, uint32_t cpu_flags)
 {
-    size_t count;
-    const struct gemm_kernel *kernels = table(&count);
-    for (size_t i = 0; i < count; i++)
-        if ((kernels[i].cpu_flags & ~cpu_flags) == 0)
-            replace(&slots[kernels[i].block_id], &kernels[i]);
+    layer(slots, slots, table, cpu_flags);
 }
 
 #if defined(__x86_64__)
@@ -50,8 +60,8 @@ void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags)
     override(set->packed, avx512_q_kernels, cpu_flags);
     override(set->packed, avx2_float_kernels, cpu_flags);
     override(set->packed, avx512_float_kernels, cpu_flags);
-    override(set->packed, amx_q_kernels_avx2, cpu_flags);
-    override(set->packed, amx_q_kernels_avx512, cpu_flags);
+    layer(set->tiles, set->packed, amx_q_kernels_avx2, cpu_flags);
+    layer(set->tiles, set->packed, amx_q_kernels_avx512, cpu_flags);
     override(set->mapped, avx2_mapped_kernels, cpu_flags);
     override(set->mapped, avx512_mapped_kernels, cpu_flags);
     if (cpu_flags & CPU_AVX2)

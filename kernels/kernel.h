@@ -225,6 +225,7 @@ struct row_ops {
 
 /* Filled from scalar upwards: every field has the best kernel that `cpu_flags` allow. */
 struct kernel_set {
+    struct gemm_kernel tiles[BLOCK_ID_COUNT];  /* that need AMX; the layouts are those of packed */
     struct gemm_kernel packed[BLOCK_ID_COUNT]; /* gemm == NULL: no kernel for this type */
     struct gemm_kernel mapped[BLOCK_ID_COUNT]; /* on the file's own rows; pack == NULL */
     struct row_ops rows;

@@ -138,9 +138,11 @@ static void log_weights(const tsr_engine *engine)
         n_pool[engine->plan->placements[i].pool]++;
     engine_log(engine, TSR_LOG_INFO, "kernels: %s; threads: %d, %d for prompts",
                cpu_isa_name(engine->cpu_flags), engine->n_threads, engine->n_threads_batch);
-    engine_log(engine, TSR_LOG_INFO, "weights: %zu tensors packed in %.1f MiB, %zu used as mapped",
-               n_pool[POOL_CPU], (double)weights_packed_bytes(engine->weights) / (1 << 20),
-               n_pool[POOL_MAPPED]);
+    engine_log(engine, TSR_LOG_INFO,
+               "weights: %zu tensors packed for tiles and %zu for vectors in %.1f MiB, %zu used as "
+               "mapped",
+               n_pool[POOL_AMX], n_pool[POOL_CPU],
+               (double)weights_packed_bytes(engine->weights) / (1 << 20), n_pool[POOL_MAPPED]);
 }
 
 static int open_weights(tsr_engine *engine, const struct tsr_settings *settings,

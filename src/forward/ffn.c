@@ -1,6 +1,13 @@
 /* The dense feed-forward: down(silu(gate(x)) * up(x)). */
 #include "forward/pass.h"
 
+int gate_up_block(const struct worker *worker, const struct layer_weights *layer, int n_groups,
+                  int n_rows)
+{
+    bool up_is_wider = layer->up.kernel->nr > layer->gate.kernel->nr;
+    return column_block(worker, up_is_wider ? &layer->up : &layer->gate, n_groups, n_rows);
+}
+
 void gate_up_columns(struct forward *f, const struct worker *worker,
                      const struct layer_weights *layer, int expert, const struct acts *a, int row0,
                      int m, int slot, const struct columns *columns)
@@ -31,7 +38,7 @@ void dense_ffn_block(struct forward *f, struct worker *worker, const struct laye
 {
     unsigned formats = matrix_format(&layer->gate) | matrix_format(&layer->up);
     norm_phase(f, worker, layer->ffn_norm, formats, 0);
-    int block = column_block(worker, &layer->gate, 1, f->n_tokens);
+    int block = gate_up_block(worker, layer, 1, f->n_tokens);
     struct columns columns;
     for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
         while (walk_take(&walk, &layer->gate, block, &columns))

@@ -125,7 +125,7 @@ static void gate_up_phase(struct forward *f, struct worker *worker,
                           const struct layer_weights *layer)
 {
     const struct routing *routing = &f->routing;
-    int block = column_block(worker, &layer->gate, routing->n_active, f->n_tokens);
+    int block = gate_up_block(worker, layer, routing->n_active, f->n_tokens);
     struct columns columns;
     for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
         for (int i = 0; i < routing->n_active; i++) {

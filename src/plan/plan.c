@@ -6,20 +6,36 @@
 
 const char *plan_pool_name(enum plan_pool pool)
 {
-    static const char *const names[POOL_COUNT] = {[POOL_CPU] = "cpu", [POOL_MAPPED] = "mapped"};
+    static const char *const names[POOL_COUNT] = {
+        [POOL_AMX] = "amx", [POOL_CPU] = "cpu", [POOL_MAPPED] = "mapped"};
     return names[pool];
 }
 
-/* NULL where the pool takes the tensor, else why not. */
-static const char *cpu_refuses(const struct model_tensor *tensor, const struct gemm_kernel *kernel)
+static const struct gemm_kernel *pool_kernel(enum plan_pool pool, const struct kernel_set *kernels,
+                                             const struct model_tensor *tensor)
 {
-    if (!model_role_is_matrix(tensor->role))
+    const struct gemm_kernel *const tables[POOL_COUNT] = {
+        [POOL_AMX] = kernels->tiles, [POOL_CPU] = kernels->packed, [POOL_MAPPED] = kernels->mapped};
+    return &tables[pool][tensor->source->type->id];
+}
+
+/* NULL where the pool takes the tensor, else why not. */
+static const char *pool_refuses(enum plan_pool pool, const struct kernel_set *kernels,
+                                const struct model_tensor *tensor)
+{
+    static const char *const no_kernel[POOL_COUNT] = {
+        [POOL_AMX] = "no tile kernel for this type",
+        [POOL_CPU] = "no packed kernel for this type",
+        [POOL_MAPPED] = "no kernel for this type",
+    };
+    bool is_matrix = model_role_is_matrix(tensor->role);
+    if (pool != POOL_MAPPED && !is_matrix)
         return "not a matrix of a product";
     /* Packing pads columns to whole panels; the router is small and read as it is. */
-    if (tensor->role == ROLE_ROUTER)
+    if (pool != POOL_MAPPED && tensor->role == ROLE_ROUTER)
         return "the router stays in its file precision";
-    if (!kernel->gemm)
-        return "no packed kernel for this type";
+    if (is_matrix && !pool_kernel(pool, kernels, tensor)->gemm)
+        return no_kernel[pool];
     return NULL;
 }
 
@@ -44,15 +60,16 @@ static int place(struct placement *place, const struct kernel_set *kernels,
                  struct tsr_error *error)
 {
     const struct model_tensor *tensor = place->tensor;
-    uint32_t type = tensor->source->type->id;
-    place->refusal = cpu_refuses(tensor, &kernels->packed[type]);
-    place->pool = place->refusal ? POOL_MAPPED : POOL_CPU;
-    if (!model_role_is_matrix(tensor->role))
-        return 0;
-    place->kernel = place->refusal ? &kernels->mapped[type] : &kernels->packed[type];
-    if (!place->kernel->gemm)
+    enum plan_pool pool = POOL_AMX;
+    while (pool < POOL_COUNT && (place->refusals[pool] = pool_refuses(pool, kernels, tensor)))
+        pool++;
+    if (pool == POOL_COUNT)
         return error_set(error, TSR_EUNSUPPORTED, "%s: tensor %s: no kernel for type %s", path,
                          tensor->source->name, tensor->source->type->name);
+    place->pool = pool;
+    if (!model_role_is_matrix(tensor->role))
+        return 0;
+    place->kernel = pool_kernel(pool, kernels, tensor);
     for (int node = 0; node < shares->n_nodes; node++) {
         struct placement_part *part = &place->parts[node];
         node_rows(shares, node, (int)tensor->n, ROWS_ALIGN, &part->n0, &part->n1);

@@ -11,6 +11,7 @@
 
 /* In the order in which a tensor is offered to them; the first that takes it has it. */
 enum plan_pool {
+    POOL_AMX,    /* packed for tiles */
     POOL_CPU,    /* packed for the vector kernels */
     POOL_MAPPED, /* used straight from the file mapping: always possible */
     POOL_COUNT
@@ -29,7 +30,7 @@ struct placement {
     enum plan_pool pool;
     const struct gemm_kernel *kernel; /* NULL for tensors that no product uses */
     struct placement_part parts[NODES_MAX];
-    const char *refusal;              /* why the first pool did not take it; NULL where it did */
+    const char *refusals[POOL_COUNT]; /* of the pools before `pool`: why it did not take it */
 };
 
 struct plan {
@@ -41,8 +42,8 @@ struct plan {
 
 const char *plan_pool_name(enum plan_pool pool);
 
-/* `shares` says how matrices are divided among nodes. `kernels` must outlive the plan. Errors: TSR_EUNSUPPORTED (a matrix that no pool can use, named),
- * TSR_ENOMEM. */
+/* `shares` says how matrices are divided among nodes. `kernels` must outlive the plan. Errors:
+ * TSR_EUNSUPPORTED (a matrix that no pool can use, named), TSR_ENOMEM. */
 int plan_create(const struct model *model, const struct kernel_set *kernels,
                 const struct node_shares *shares, struct plan **plan, struct tsr_error *error);
 void plan_free(struct plan *plan);

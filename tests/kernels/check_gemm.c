@@ -124,6 +124,8 @@ static void visit_level(const struct kernel_set *set, const struct kernel_set *b
                         const struct options *options, struct totals *totals)
 {
     for (int id = 0; id < BLOCK_ID_COUNT; id++) {
+        if (set->tiles[id].gemm != below->tiles[id].gemm)
+            visit(&set->tiles[id], options, totals);
         if (set->packed[id].gemm != below->packed[id].gemm)
             visit(&set->packed[id], options, totals);
         if (set->mapped[id].gemm != below->mapped[id].gemm)
@@ -141,7 +143,7 @@ static void visit_tiles(const struct kernel_set *set, kernel_table *table,
     const struct gemm_kernel *kernels = table(&count);
     for (size_t i = 0; i < count; i++) {
         struct gemm_kernel kernel = kernels[i];
-        const struct gemm_kernel *packing = &set->packed[kernel.block_id];
+        const struct gemm_kernel *packing = &set->tiles[kernel.block_id];
         if (kernel.gemm == packing->gemm)
             continue; /* the set has this very record */
         kernel.packed_bytes = packing->packed_bytes;

@@ -273,16 +273,56 @@ static void shards_are_the_whole(void **state)
         assert_int_equal(parts[1].n1, one->n1);
         assert_int_equal(parts[0].bytes + parts[1].bytes, one->bytes);
     }
-    uint64_t bytes = 0;
-    for (int node = 0; node < 2; node++) {
-        const struct arena *arena = &engine->weights->arenas[POOL_CPU][node];
-        assert_int_equal(arena->bytes, sharded->arena_bytes[POOL_CPU][node]);
-        assert_true(arena->bytes > 0);
-        bytes += arena->bytes;
+    for (int pool = 0; pool < POOL_COUNT; pool++) {
+        const struct arena *arenas = engine->weights->arenas[pool];
+        assert_int_equal(arenas[0].bytes > 0, whole->arena_bytes[pool][0] > 0);
+        assert_int_equal(arenas[1].bytes > 0, whole->arena_bytes[pool][0] > 0);
+        assert_int_equal(arenas[0].bytes + arenas[1].bytes, whole->arena_bytes[pool][0]);
     }
-    assert_int_equal(bytes, whole->arena_bytes[POOL_CPU][0]);
     tsr_engine_close(engine);
     free(two_nodes);
+}
+
+static tsr_engine *open_with_amx(enum tsr_tristate amx)
+{
+    struct tsr_settings settings = tsr_settings_default();
+    settings.model_path = TSR_TEST_MODEL;
+    settings.n_threads = 2;
+    settings.amx = amx;
+    settings.emulate_tiles = amx == TSR_ON;
+    struct tsr_error error = {0};
+    tsr_engine *engine;
+    if (tsr_engine_open(&settings, &engine, &error))
+        fail_msg("%s", error.text);
+    return engine;
+}
+
+/* What is planned is allocated, pool by pool; matrices of products are on tiles where there are
+ * tiles, the router and the vectors never. */
+static void arenas_are_as_planned(void **state)
+{
+    (void)state;
+    const enum tsr_tristate settings[] = {TSR_OFF, TSR_ON};
+    uint64_t bytes[2][POOL_COUNT] = {0};
+    for (int i = 0; i < 2; i++) {
+        tsr_engine *engine = open_with_amx(settings[i]);
+        const struct plan *plan = engine->plan;
+        for (int pool = 0; pool < POOL_COUNT; pool++) {
+            assert_int_equal(engine->weights->arenas[pool][0].bytes, plan->arena_bytes[pool][0]);
+            bytes[i][pool] = plan->arena_bytes[pool][0];
+        }
+        for (size_t t = 0; t < plan->n_placements; t++) {
+            enum model_role role = plan->placements[t].tensor->role;
+            bool packs = model_role_is_matrix(role) && role != ROLE_ROUTER;
+            enum plan_pool packed = settings[i] == TSR_ON ? POOL_AMX : POOL_CPU;
+            assert_int_equal(plan->placements[t].pool, packs ? packed : POOL_MAPPED);
+        }
+        tsr_engine_close(engine);
+    }
+    assert_true(bytes[0][POOL_CPU] > 0);
+    assert_int_equal(bytes[0][POOL_AMX], 0);
+    assert_int_equal(bytes[1][POOL_CPU], 0);
+    assert_int_equal(bytes[1][POOL_AMX], bytes[0][POOL_CPU]); /* the layouts are the same */
 }
 
 static void a_node_that_is_too_small_is_named(void **state)
@@ -459,6 +499,7 @@ int main(void)
         cmocka_unit_test(float_models_agree_to_the_last_digits),
         cmocka_unit_test(threads_do_not_change_the_result),
         cmocka_unit_test(numa_modes_do_not_change_the_result),
+        cmocka_unit_test(arenas_are_as_planned),
         cmocka_unit_test(shards_are_the_whole),
         cmocka_unit_test(a_node_that_is_too_small_is_named),
         cmocka_unit_test(sync_reuses_the_common_prefix),
