@@ -1,9 +1,10 @@
 #!/bin/sh
 # NUMA for real: boots a small virtual machine with two emulated nodes (qemu, in software, no KVM
 # needed) and runs the shipped model in it with every --numa mode. The text must be the same in all
-# modes, and the kernel of the machine must find the weights where the mode puts them.
+# modes, and the kernel of the machine must find the weights where the mode puts them. The unit tests
+# of threads and nodes run there too.
 #
-#     sh tests/numa-vm.sh [BUILD_DIR]        takes a minute or two; not part of `meson test`
+#     sh tests/numa-vm.sh [BUILD_DIR]        takes two minutes; not part of `meson test`
 #
 # Needs qemu-system-x86, busybox-static and cpio (Debian's names), and a kernel: Debian's package
 # linux-image-*-cloud-amd64 is downloaded with apt-get unless KERNEL names a bzImage. Exits 77 where
@@ -41,9 +42,19 @@ fi
 fs=$work/fs
 mkdir -p "$fs/bin" "$fs/proc" "$fs/sys" "$fs/dev" "$fs/tmp"
 cp "$(command -v busybox)" "$fs/bin/busybox"
+for applet in sh mkdir rm; do # test_cpu calls them
+    ln -s busybox "$fs/bin/$applet"
+done
 cp "$build/tessera" "$fs/bin/tessera"
 cp "$model" "$fs/model.gguf"
-for file in $(ldd "$build/tessera" "$libnuma" | sed -n 's/^[^/]*\(\/[^ ]*\) (0x.*/\1/p' | sort -u) \
+tests=
+for test in cpu team topology two_engines; do
+    [ ! -x "$build/tests/unit/test_$test" ] || tests="$tests $build/tests/unit/test_$test"
+done
+[ -z "$tests" ] || cp $tests "$fs/bin/" # a list of paths
+mkdir -p "$fs$(dirname "$model")"
+ln -s /model.gguf "$fs$model" # where test_two_engines looks for it
+for file in $(ldd "$build/tessera" "$libnuma" $tests | sed -n 's/^[^/]*\(\/[^ ]*\) (0x.*/\1/p' | sort -u) \
             "$libnuma"; do
     mkdir -p "$fs$(dirname "$file")"
     cp -L "$file" "$fs$file"
@@ -69,6 +80,11 @@ for threads in "1 1" "1 2" "2 2" "4 4"; do
     done
 done
 try isolate 3 3 libnuma
+for test in /bin/test_*; do
+    $test >/tmp/report 2>&1
+    echo "TEST $? $(busybox basename $test)"
+    busybox sed 's/^/OUTPUT /' /tmp/report
+done
 busybox rm $(busybox find / -xdev -name 'libnuma*')
 for mode in none isolate interleave shard; do
     try $mode 2 2 none
@@ -134,6 +150,13 @@ $1 == "STATUS" { status = $2 }
 $1 == "TEXT" { text = $0 }
 /3 threads on 2 CPUs/ { refusal = 1 }
 $1 == "REPORT" && /lie on node/ { share[($5 + 0) " " $NF] = $6 / $8; n_shares++ }
+$1 == "TEST" {
+    finish()
+    run = $3
+    check($2 == 0, "failed")
+    print run ": status " $2
+    run = ""
+}
 /^ALL DONE/ { finish(); done = 1 }
 END {
     if (!done) {
@@ -144,6 +167,6 @@ END {
     printf "numa-vm: %d checks, %d failed\n", checks, failures
     exit failures > 0
 }' "$work/console" || {
-    tail -n 20 "$work/console" >&2
+    grep '^OUTPUT.*FAILED\|^OUTPUT.*\.c:' "$work/console" >&2 || tail -n 20 "$work/console" >&2
     exit 1
 }

@@ -9,10 +9,12 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
 #include <time.h>
 
-#include <tessera/tessera.h>
+#include "base/cpu.h"
 
 enum { N_PROMPT = 64, N_DECODE = 200, N_ENGINES = 2 };
 
@@ -53,10 +55,11 @@ static void *generate(void *arg)
     return NULL;
 }
 
-static tsr_engine *open_engine(void)
+static tsr_engine *open_engine(int n_threads)
 {
     struct tsr_settings settings = tsr_settings_default();
     settings.model_path = TSR_TEST_MODEL;
+    settings.n_threads = n_threads;
     struct tsr_error error = {0};
     tsr_engine *engine;
     if (tsr_engine_open(&settings, &engine, &error))
@@ -69,7 +72,7 @@ static void at_once_costs_little_more_than_in_turn(void **state)
     (void)state;
     static struct job in_turn[N_ENGINES], at_once[N_ENGINES];
     for (int i = 0; i < N_ENGINES; i++) {
-        in_turn[i].engine = at_once[i].engine = open_engine();
+        in_turn[i].engine = at_once[i].engine = open_engine(0);
         generate(&in_turn[i]); /* warms up */
     }
     double start = now();
@@ -93,9 +96,49 @@ static void at_once_costs_little_more_than_in_turn(void **state)
     assert_true(once_seconds < 5.0 * turn_seconds + 1.0);
 }
 
+/* The CPUs that some thread of this process is pinned to; no CPU may have two. */
+static int count_pinned(void)
+{
+    cpu_set_t taken, mask;
+    CPU_ZERO(&taken);
+    DIR *tasks = opendir("/proc/self/task");
+    assert_non_null(tasks);
+    for (struct dirent *entry; (entry = readdir(tasks));) {
+        pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (tid <= 0 || sched_getaffinity(tid, sizeof mask, &mask) || CPU_COUNT(&mask) != 1)
+            continue;
+        CPU_AND(&mask, &mask, &taken);
+        assert_int_equal(CPU_COUNT(&mask), 0);
+        assert_int_equal(sched_getaffinity(tid, sizeof mask, &mask), 0);
+        CPU_OR(&taken, &taken, &mask);
+    }
+    closedir(tasks);
+    return CPU_COUNT(&taken);
+}
+
+static void engines_sit_apart_while_there_is_room(void **state)
+{
+    (void)state;
+    struct cpu_cores cores;
+    assert_int_equal(cpu_cores(&cores, NULL), 0);
+    if (cores.n_usable < 2 * N_ENGINES)
+        skip();
+    tsr_engine *engines[N_ENGINES];
+    for (int i = 0; i < N_ENGINES; i++) {
+        engines[i] = open_engine(2);
+        assert_int_equal(count_pinned(), 2 * (i + 1));
+    }
+    tsr_engine_close(engines[0]);
+    engines[0] = open_engine(cores.n_usable - 2); /* the rest, and no more */
+    assert_int_equal(count_pinned(), cores.n_usable);
+    for (int i = 0; i < N_ENGINES; i++)
+        tsr_engine_close(engines[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(engines_sit_apart_while_there_is_room),
         cmocka_unit_test(at_once_costs_little_more_than_in_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
