@@ -63,6 +63,19 @@ enum {
     MAX_HEAD_BYTES = 16 * (2 * 2 + 16),
 };
 
+/* A file block of all columns of a panel, ready to be transposed. `words`: a column's bytes of all
+ * vectors of the planes, unit after unit, so that words[c][i] belongs to bytes 4c .. 4c+3 of vector
+ * i. */
+struct column_blocks {
+    uint32_t words[PANEL_COLUMNS][MAX_BLOCK_K / 4];
+    uint16_t half[2][PANEL_COLUMNS];
+    uint8_t byte[PANEL_COLUMNS][16];
+};
+
+/* Fills the first n_columns from file blocks `stride` bytes apart. */
+typedef void arrange_fn(const uint8_t *blocks, size_t stride, int n_columns,
+                        struct column_blocks *to);
+
 struct panel_format {
     uint32_t block_id;
     int block_k;     /* 32 or 256 */
@@ -76,6 +89,8 @@ struct panel_format {
     void (*split)(const void *block, uint8_t *codes, uint16_t half[2], uint8_t byte[16]);
     void (*join)(void *block, const uint8_t *codes, const uint16_t half[2],
                  const uint8_t byte[16]);
+    /* The fast way to the same panel, for types that are met often; NULL: by `split`. */
+    arrange_fn *arrange;
 };
 
 /* NULL for types that have no packed layout of codes. */
@@ -98,6 +113,10 @@ void panel_pack(const struct panel_format *format, void *packed, const void *row
                 int n0, int n1);
 void panel_unpack(const struct panel_format *format, void *rows, const void *packed, int n, int k,
                   int n0, int n1);
+
+/* 32-bit words of 16 rows (`stride` bytes apart, unaligned) to columns: word i of row c becomes the
+ * c-th of the i-th 64 bytes. */
+void panel_transpose(void *to, const void *from, size_t stride, int n_words);
 
 /* Panels of F32, F16 and BF16. */
 static inline int float_panel_k(int k) { return k + (k & 1); }

@@ -32,8 +32,8 @@ static size_t paired_index(int k, int j)
 }
 
 /* pack and unpack of one type; the rows of a file need not be aligned, hence memcpy. */
-#define PANEL_FUNCTIONS(name, type, index)                                                         \
-    void float_pack_##name(void *packed, const void *rows, int n, int k, int n0, int n1)           \
+#define PACK(pack, type, index)                                                                    \
+    pack(void *packed, const void *rows, int n, int k, int n0, int n1)                             \
     {                                                                                              \
         const char *row = rows;                                                                    \
         for (int c0 = n0; c0 < n1; c0 += PANEL_COLUMNS) {                                          \
@@ -43,9 +43,10 @@ static size_t paired_index(int k, int j)
                 for (int i = 0; i < k; i++)                                                        \
                     memcpy(panel + index(i, j), row + (size_t)i * sizeof(type), sizeof(type));     \
         }                                                                                          \
-    }                                                                                              \
-                                                                                                   \
-    void float_unpack_##name(void *rows, const void *packed, int n, int k, int n0, int n1)         \
+    }
+
+#define UNPACK(unpack, type, index)                                                                \
+    unpack(void *rows, const void *packed, int n, int k, int n0, int n1)                           \
     {                                                                                              \
         char *row = rows;                                                                          \
         for (int c0 = n0; c0 < n1; c0 += PANEL_COLUMNS) {                                          \
@@ -56,9 +57,29 @@ static size_t paired_index(int k, int j)
         }                                                                                          \
     }
 
-PANEL_FUNCTIONS(f32, uint32_t, plain_index)
-PANEL_FUNCTIONS(f16, uint16_t, plain_index)
-PANEL_FUNCTIONS(bf16, uint16_t, paired_index)
+static void PACK(pack_any_f32, uint32_t, plain_index)
+static void PACK(pack_any_bf16, uint16_t, paired_index)
+void PACK(float_pack_f16, uint16_t, plain_index)
+void UNPACK(float_unpack_f32, uint32_t, plain_index)
+void UNPACK(float_unpack_f16, uint16_t, plain_index)
+void UNPACK(float_unpack_bf16, uint16_t, paired_index)
+
+/* Full panels of an even k are transposed words: a weight, or a pair of them. */
+#define PACK_WORDS(name, type)                                                                     \
+    void float_pack_##name(void *packed, const void *rows, int n, int k, int n0, int n1)           \
+    {                                                                                              \
+        size_t row_bytes = (size_t)k * sizeof(type);                                               \
+        const char *row = rows;                                                                    \
+        for (; k % 2 == 0 && n0 + PANEL_COLUMNS <= n1; n0 += PANEL_COLUMNS) {                      \
+            panel_transpose((char *)packed + (size_t)n0 * row_bytes, row, row_bytes,               \
+                            (int)(row_bytes / sizeof(uint32_t)));                                  \
+            row += PANEL_COLUMNS * row_bytes;                                                      \
+        }                                                                                          \
+        pack_any_##name(packed, row, n, k, n0, n1);                                                \
+    }
+
+PACK_WORDS(f32, uint32_t)
+PACK_WORDS(bf16, uint16_t)
 
 void float_copy_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
 {

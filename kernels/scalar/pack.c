@@ -4,105 +4,166 @@
 
 #include "kernels/layout.h"
 
-/* Codes of a file block, of all columns of a panel. */
-struct code_block {
-    uint32_t words[PANEL_COLUMNS][MAX_BLOCK_K / 4];
-    uint16_t half[PANEL_COLUMNS][2];
-    uint8_t byte[PANEL_COLUMNS][16];
-};
+/* ---- Transposing ---- */
+
+/* Vectors of the baseline instruction set, written with the compilers' own extension. */
+typedef uint32_t quad __attribute__((vector_size(16)));
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
+#if defined(__clang__)
+#define SHUFFLE(type, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(type, a, b, ...) __builtin_shuffle(a, b, (type){__VA_ARGS__})
+#endif
+
+static inline quad load_quad(const uint8_t *from)
+{
+    quad q;
+    memcpy(&q, from, sizeof q);
+    return q;
+}
+
+/* Four words of four rows to four columns of `to`, 64 bytes apart. */
+static inline void transpose_quads(uint8_t *to, const uint8_t *from, size_t stride)
+{
+    quad a = load_quad(from), b = load_quad(from + stride);
+    quad c = load_quad(from + 2 * stride), d = load_quad(from + 3 * stride);
+    quad ac0 = SHUFFLE(quad, a, c, 0, 4, 1, 5), ac1 = SHUFFLE(quad, a, c, 2, 6, 3, 7);
+    quad bd0 = SHUFFLE(quad, b, d, 0, 4, 1, 5), bd1 = SHUFFLE(quad, b, d, 2, 6, 3, 7);
+    quad out[4] = {SHUFFLE(quad, ac0, bd0, 0, 4, 1, 5), SHUFFLE(quad, ac0, bd0, 2, 6, 3, 7),
+                   SHUFFLE(quad, ac1, bd1, 0, 4, 1, 5), SHUFFLE(quad, ac1, bd1, 2, 6, 3, 7)};
+    for (int i = 0; i < 4; i++)
+        memcpy(to + VECTOR_BYTES * i, &out[i], sizeof out[i]);
+}
+
+void panel_transpose(void *to, const void *from, size_t stride, int n_words)
+{
+    const uint8_t *in = from;
+    uint8_t *out = to;
+    int i = 0;
+    /* A cache line of a row at once: rows a power of two apart would push each other out. */
+    for (; i + 16 <= n_words; i += 16)
+        for (int c = 0; c < PANEL_COLUMNS; c += 4)
+            for (int j = i; j < i + 16; j += 4)
+                transpose_quads(out + VECTOR_BYTES * j + 4 * c, in + (size_t)c * stride + 4 * j,
+                                stride);
+    for (; i + 4 <= n_words; i += 4)
+        for (int c = 0; c < PANEL_COLUMNS; c += 4)
+            transpose_quads(out + VECTOR_BYTES * i + 4 * c, in + (size_t)c * stride + 4 * i, stride);
+    for (; i < n_words; i++)
+        for (int c = 0; c < PANEL_COLUMNS; c++)
+            memcpy(out + VECTOR_BYTES * i + 4 * c, in + (size_t)c * stride + 4 * i, 4);
+}
+
+/* The first n bytes of 16 rows to n rows. Four rounds of interleaving the first half of the rows
+ * with the second turn rows into columns. */
+static void transpose_bytes(uint8_t *to, const uint8_t from[PANEL_COLUMNS][16], int n)
+{
+    bytes16 rows[16], next[16];
+    memcpy(rows, from, sizeof rows);
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < 8; i++) {
+            next[2 * i] = SHUFFLE(bytes16, rows[i], rows[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20,
+                                  5, 21, 6, 22, 7, 23);
+            next[2 * i + 1] = SHUFFLE(bytes16, rows[i], rows[i + 8], 8, 24, 9, 25, 10, 26, 11, 27,
+                                      12, 28, 13, 29, 14, 30, 15, 31);
+        }
+        memcpy(rows, next, sizeof rows);
+    }
+    memcpy(to, rows, (size_t)n * 16);
+}
+
+/* ---- Panels of codes ---- */
 
 /* Word (vector v, column c) of a plane. */
-static uint32_t *plane_word(uint8_t *plane, int v, int c)
+static const uint32_t *plane_word(const uint8_t *plane, int v, int c)
 {
-    return (uint32_t *)(plane + VECTOR_BYTES * v) + c;
+    return (const uint32_t *)(plane + VECTOR_BYTES * v) + c;
 }
 
-static void pack_unit(const struct panel_format *format, uint8_t *planes,
-                      const struct code_block *block, int unit)
+/* A column's words of the planes of a unit, from its codes: w[g] holds k = 4g .. 4g+3. */
+static void plane_words(int bits, const uint32_t w[UNIT_VECTORS], uint32_t *out)
 {
-    int bits = format->bits;
-    for (int c = 0; c < PANEL_COLUMNS; c++) {
-        const uint32_t *w = block->words[c] + unit * UNIT_VECTORS;
-        uint8_t *plane = planes;
-        int shift = 0; /* of the lowest bit that is not stored yet */
-        if (bits == 8)
-            for (int g = 0; g < 8; g++)
-                *plane_word(plane, g, c) = w[g];
-        if (bits >= 4 && bits < 8) {
-            for (int v = 0; v < 4; v++)
-                *plane_word(plane, v, c) =
-                    (w[v] & 0x0f0f0f0f) | (w[v + 4] & 0x0f0f0f0f) << 4;
-            plane += 4 * VECTOR_BYTES;
-            shift = 4;
-        }
-        if (bits - shift == 2 || bits - shift == 3) {
-            for (int v = 0; v < 2; v++) {
-                uint32_t word = 0;
-                for (int i = 0; i < 4; i++)
-                    word |= (w[4 * v + i] >> shift & 0x03030303) << (2 * i);
-                *plane_word(plane, v, c) = word;
-            }
-            plane += 2 * VECTOR_BYTES;
-            shift += 2;
-        }
-        if (bits - shift == 1) {
-            uint32_t word = 0;
-            for (int g = 0; g < 8; g++)
-                word |= (w[g] >> shift & 0x01010101) << g;
-            *plane_word(plane, 0, c) = word;
-        }
+    int shift = 0; /* of the lowest bit that is not stored yet */
+    if (bits == 8)
+        memcpy(out, w, UNIT_VECTORS * sizeof *w);
+    if (bits >= 4 && bits < 8) {
+        for (int v = 0; v < 4; v++)
+            *out++ = (w[v] & 0x0f0f0f0f) | (w[v + 4] & 0x0f0f0f0f) << 4;
+        shift = 4;
     }
-}
-
-static void unpack_unit(const struct panel_format *format, const uint8_t *planes,
-                        struct code_block *block, int unit)
-{
-    int bits = format->bits;
-    uint8_t *from = (uint8_t *)planes; /* plane_word gives both readers and writers a place */
-    for (int c = 0; c < PANEL_COLUMNS; c++) {
-        uint32_t *w = block->words[c] + unit * UNIT_VECTORS;
-        uint8_t *plane = from;
-        int shift = 0;
+    if (bits - shift == 2 || bits - shift == 3) {
+        for (int v = 0; v < 2; v++, out++) {
+            *out = 0;
+            for (int i = 0; i < 4; i++)
+                *out |= (w[4 * v + i] >> shift & 0x03030303) << (2 * i);
+        }
+        shift += 2;
+    }
+    if (bits - shift == 1) {
+        *out = 0;
         for (int g = 0; g < 8; g++)
-            w[g] = bits == 8 ? *plane_word(plane, g, c) : 0;
-        if (bits >= 4 && bits < 8) {
-            for (int g = 0; g < 8; g++)
-                w[g] = *plane_word(plane, g % 4, c) >> (g / 4 * 4) & 0x0f0f0f0f;
-            plane += 4 * VECTOR_BYTES;
-            shift = 4;
-        }
-        if (bits - shift == 2 || bits - shift == 3) {
-            for (int g = 0; g < 8; g++)
-                w[g] |= (*plane_word(plane, g / 4, c) >> (g % 4 * 2) & 0x03030303) << shift;
-            plane += 2 * VECTOR_BYTES;
-            shift += 2;
-        }
-        if (bits - shift == 1)
-            for (int g = 0; g < 8; g++)
-                w[g] |= (*plane_word(plane, 0, c) >> g & 0x01010101) << shift;
+            *out |= (w[g] >> shift & 0x01010101) << g;
     }
+}
+
+/* What formats without an `arrange` of their own do. */
+static void arrange_codes(const struct panel_format *format, const uint8_t *blocks, size_t stride,
+                          int n_columns, struct column_blocks *to)
+{
+    uint32_t codes[MAX_BLOCK_K / 4];
+    int unit_words = format->unit_bytes / VECTOR_BYTES;
+    for (int c = 0; c < n_columns; c++) {
+        uint16_t half[2] = {0};
+        format->split(blocks + (size_t)c * stride, (uint8_t *)codes, half, to->byte[c]);
+        to->half[0][c] = half[0];
+        to->half[1][c] = half[1];
+        for (int u = 0; u < format->block_k / UNIT_K; u++)
+            plane_words(format->bits, codes + u * UNIT_VECTORS, to->words[c] + u * unit_words);
+    }
+}
+
+static void unpack_unit(const struct panel_format *format, const uint8_t *planes, int c,
+                        uint32_t w[UNIT_VECTORS])
+{
+    int bits = format->bits;
+    const uint8_t *plane = planes;
+    int shift = 0;
+    for (int g = 0; g < 8; g++)
+        w[g] = bits == 8 ? *plane_word(plane, g, c) : 0;
+    if (bits >= 4 && bits < 8) {
+        for (int g = 0; g < 8; g++)
+            w[g] = *plane_word(plane, g % 4, c) >> (g / 4 * 4) & 0x0f0f0f0f;
+        plane += 4 * VECTOR_BYTES;
+        shift = 4;
+    }
+    if (bits - shift == 2 || bits - shift == 3) {
+        for (int g = 0; g < 8; g++)
+            w[g] |= (*plane_word(plane, g / 4, c) >> (g % 4 * 2) & 0x03030303) << shift;
+        plane += 2 * VECTOR_BYTES;
+        shift += 2;
+    }
+    if (bits - shift == 1)
+        for (int g = 0; g < 8; g++)
+            w[g] |= (*plane_word(plane, 0, c) >> g & 0x01010101) << shift;
 }
 
 static void pack_head(const struct panel_format *format, uint8_t *head,
-                      const struct code_block *block)
+                      const struct column_blocks *blocks)
 {
     for (int i = 0; i < format->n_half; i++, head += 32)
-        for (int c = 0; c < PANEL_COLUMNS; c++)
-            memcpy(head + 2 * c, &block->half[c][i], 2);
-    for (int i = 0; i < format->n_byte; i++, head += 16)
-        for (int c = 0; c < PANEL_COLUMNS; c++)
-            head[c] = block->byte[c][i];
+        memcpy(head, blocks->half[i], 32);
+    if (format->n_byte)
+        transpose_bytes(head, blocks->byte, format->n_byte);
 }
 
-static void unpack_head(const struct panel_format *format, const uint8_t *head,
-                        struct code_block *block)
+static void unpack_head(const struct panel_format *format, const uint8_t *head, int c,
+                        uint16_t half[2], uint8_t byte[16])
 {
     for (int i = 0; i < format->n_half; i++, head += 32)
-        for (int c = 0; c < PANEL_COLUMNS; c++)
-            memcpy(&block->half[c][i], head + 2 * c, 2);
+        memcpy(&half[i], head + 2 * c, 2);
     for (int i = 0; i < format->n_byte; i++, head += 16)
-        for (int c = 0; c < PANEL_COLUMNS; c++)
-            block->byte[c][i] = head[c];
+        byte[i] = head[c];
 }
 
 /* Bytes of a row of k weights, and of one block, in the file. */
@@ -122,17 +183,20 @@ static void pack_panel(const struct panel_format *format, uint8_t *panel, const 
                        int n_columns, int k)
 {
     size_t block_bytes = file_block_bytes(format);
-    int n_blocks = k / format->block_k, units = format->block_k / UNIT_K;
+    int n_blocks = k / format->block_k;
+    int block_words = format->block_k / UNIT_K * (format->unit_bytes / VECTOR_BYTES);
     uint8_t *codes = panel, *head = panel + panel_codes_bytes(format, k);
-    struct code_block block;
-    memset(&block, 0, sizeof block);
-    for (int b = 0; b < n_blocks; b++) {
-        for (int c = 0; c < n_columns; c++)
-            format->split(rows + ((size_t)c * (size_t)n_blocks + (size_t)b) * block_bytes,
-                          (uint8_t *)block.words[c], block.half[c], block.byte[c]);
-        for (int u = 0; u < units; u++, codes += format->unit_bytes)
-            pack_unit(format, codes, &block, u);
-        pack_head(format, head, &block);
+    struct column_blocks columns;
+    if (n_columns < PANEL_COLUMNS)
+        memset(&columns, 0, sizeof columns);
+    for (int b = 0; b < n_blocks; b++, rows += block_bytes) {
+        if (format->arrange)
+            format->arrange(rows, (size_t)n_blocks * block_bytes, n_columns, &columns);
+        else
+            arrange_codes(format, rows, (size_t)n_blocks * block_bytes, n_columns, &columns);
+        panel_transpose(codes, columns.words, sizeof columns.words[0], block_words);
+        pack_head(format, head, &columns);
+        codes += (size_t)block_words * VECTOR_BYTES;
         head += format->head_bytes;
     }
     memset(head, 0, (size_t)(panel + panel_bytes(format, k) - head));
@@ -155,14 +219,19 @@ static void unpack_panel(const struct panel_format *format, uint8_t *rows, const
     size_t block_bytes = file_block_bytes(format);
     int n_blocks = k / format->block_k, units = format->block_k / UNIT_K;
     const uint8_t *codes = panel, *head = panel + panel_codes_bytes(format, k);
-    struct code_block block;
-    for (int b = 0; b < n_blocks; b++, head += format->head_bytes) {
-        for (int u = 0; u < units; u++, codes += format->unit_bytes)
-            unpack_unit(format, codes, &block, u);
-        unpack_head(format, head, &block);
-        for (int c = 0; c < n_columns; c++)
+    uint32_t words[MAX_BLOCK_K / 4];
+    for (int b = 0; b < n_blocks; b++) {
+        for (int c = 0; c < n_columns; c++) {
+            uint16_t half[2];
+            uint8_t byte[16];
+            for (int u = 0; u < units; u++)
+                unpack_unit(format, codes + u * format->unit_bytes, c, words + u * UNIT_VECTORS);
+            unpack_head(format, head, c, half, byte);
             format->join(rows + ((size_t)c * (size_t)n_blocks + (size_t)b) * block_bytes,
-                         (uint8_t *)block.words[c], block.half[c], block.byte[c]);
+                         (uint8_t *)words, half, byte);
+        }
+        codes += units * format->unit_bytes;
+        head += format->head_bytes;
     }
 }
 

@@ -312,21 +312,128 @@ static void join_mxfp4(void *to, const uint8_t *codes, const uint16_t half[2],
     join_nibbles(b->quants, codes, 32);
 }
 
+/* ---- The fast way, for types that are met often ---- */
+
+typedef uint32_t quad __attribute__((vector_size(16)));
+
+static inline quad load_quad(const uint8_t *from)
+{
+    quad q;
+    memcpy(&q, from, sizeof q);
+    return q;
+}
+
+static inline void store_quad(uint32_t *to, quad q)
+{
+    memcpy(to, &q, sizeof q);
+}
+
+/* Q4_0 and IQ4_NL: the nibbles of a file block lie as in the planes. */
+static inline void arrange_column_q4_0(const void *from, uint32_t *words, uint16_t *scale,
+                                       uint16_t *min, uint8_t byte[16])
+{
+    const struct block_q4_0 *b = from;
+    *scale = b->scale;
+    memcpy(words, b->quants, 16);
+}
+
+static inline void arrange_column_q8_0(const void *from, uint32_t *words, uint16_t *scale,
+                                       uint16_t *min, uint8_t byte[16])
+{
+    const struct block_q8_0 *b = from;
+    *scale = b->scale;
+    memcpy(words, b->quants, 32);
+}
+
+/* As split_k4_scales, four at a time. */
+static inline void arrange_k4_scales(const uint8_t scales[12], uint8_t byte[16])
+{
+    uint32_t in[3], out[4];
+    memcpy(in, scales, 12);
+    out[0] = in[0] & 0x3f3f3f3f;
+    out[1] = (in[2] & 0x0f0f0f0f) | (in[0] >> 6 & 0x03030303) << 4;
+    out[2] = in[1] & 0x3f3f3f3f;
+    out[3] = (in[2] >> 4 & 0x0f0f0f0f) | (in[1] >> 6 & 0x03030303) << 4;
+    memcpy(byte, out, 16);
+}
+
+/* Low nibbles of 32 bytes are the codes of a unit, high nibbles those of the next. */
+static inline void arrange_column_q4_k(const void *from, uint32_t *words, uint16_t *scale,
+                                       uint16_t *min, uint8_t byte[16])
+{
+    const struct block_q4_k *b = from;
+    *scale = b->scale;
+    *min = b->min;
+    arrange_k4_scales(b->scales, byte);
+    for (int g = 0; g < 4; g++) {
+        quad first = load_quad(b->quants + 32 * g), second = load_quad(b->quants + 32 * g + 16);
+        store_quad(words + 8 * g, (first & 0x0f0f0f0f) | (second & 0x0f0f0f0f) << 4);
+        store_quad(words + 8 * g + 4, (first >> 4 & 0x0f0f0f0f) | (second & 0xf0f0f0f0));
+    }
+}
+
+/* Two bits at `shift` of each of 16 bytes as a word of plane 2. */
+static inline uint32_t fold_two_bits(const uint8_t bytes[16], int shift)
+{
+    uint64_t low, high, mask = UINT64_C(0x0303030303030303);
+    memcpy(&low, bytes, 8);
+    memcpy(&high, bytes + 8, 8);
+    uint64_t pairs = (low >> shift & mask) | (high >> shift & mask) << 4;
+    return (uint32_t)(pairs | pairs >> 30);
+}
+
+static inline void arrange_column_q6_k(const void *from, uint32_t *words, uint16_t *scale,
+                                       uint16_t *min, uint8_t byte[16])
+{
+    const struct block_q6_k *b = from;
+    *scale = b->scale;
+    memcpy(byte, b->scales, 16);
+    for (int u = 0; u < SUPER_BLOCK_ELEMS / UNIT_K; u++, words += 6) {
+        int quarter = u % 4;
+        const uint8_t *low = b->low + u / 4 * 64 + quarter % 2 * 32, *high = b->high + u / 4 * 32;
+        int shift = quarter / 2 * 4;
+        store_quad(words, (load_quad(low) >> shift & 0x0f0f0f0f) |
+                              (load_quad(low + 16) >> shift & 0x0f0f0f0f) << 4);
+        words[4] = fold_two_bits(high, 2 * quarter);
+        words[5] = fold_two_bits(high + 16, 2 * quarter);
+    }
+}
+
+#define ARRANGE(name)                                                                              \
+    static void arrange_##name(const uint8_t *blocks, size_t stride, int n_columns,                \
+                               struct column_blocks *to)                                           \
+    {                                                                                              \
+        for (int c = 0; c < n_columns; c++)                                                        \
+            arrange_column_##name(blocks + (size_t)c * stride, to->words[c], &to->half[0][c],      \
+                                  &to->half[1][c], to->byte[c]);                                   \
+    }
+
+ARRANGE(q4_0)
+ARRANGE(q8_0)
+ARRANGE(q4_k)
+ARRANGE(q6_k)
+
 /* ---- The table ---- */
 
-#define FORMAT(id, name, k, code_bits, halves, bytes)                                              \
+#define FORMAT(id, name, k, code_bits, halves, bytes, fast)                                            \
     {.block_id = id, .block_k = k, .bits = code_bits, .n_half = halves, .n_byte = bytes,           \
      .unit_bytes = code_bits * 64, .head_bytes = 16 * (2 * halves + bytes),                        \
-     .split = split_##name, .join = join_##name}
+     .split = split_##name, .join = join_##name, .arrange = fast}
 
 static const struct panel_format formats[] = {
-    FORMAT(BLOCK_Q4_0, q4_0, 32, 4, 1, 0),     FORMAT(BLOCK_Q4_1, q4_1, 32, 4, 2, 0),
-    FORMAT(BLOCK_Q5_0, q5_0, 32, 5, 1, 0),     FORMAT(BLOCK_Q5_1, q5_1, 32, 5, 2, 0),
-    FORMAT(BLOCK_Q8_0, q8_0, 32, 8, 1, 0),     FORMAT(BLOCK_Q2_K, q2_k, 256, 2, 2, 16),
-    FORMAT(BLOCK_Q3_K, q3_k, 256, 3, 1, 16),   FORMAT(BLOCK_Q4_K, q4_k, 256, 4, 2, 16),
-    FORMAT(BLOCK_Q5_K, q5_k, 256, 5, 2, 16),   FORMAT(BLOCK_Q6_K, q6_k, 256, 6, 1, 16),
-    FORMAT(BLOCK_IQ4_NL, q4_0, 32, 4, 1, 0),   FORMAT(BLOCK_IQ4_XS, iq4_xs, 256, 4, 1, 8),
-    FORMAT(BLOCK_MXFP4, mxfp4, 32, 4, 0, 1),
+    FORMAT(BLOCK_Q4_0, q4_0, 32, 4, 1, 0, arrange_q4_0),
+    FORMAT(BLOCK_Q4_1, q4_1, 32, 4, 2, 0, NULL),
+    FORMAT(BLOCK_Q5_0, q5_0, 32, 5, 1, 0, NULL),
+    FORMAT(BLOCK_Q5_1, q5_1, 32, 5, 2, 0, NULL),
+    FORMAT(BLOCK_Q8_0, q8_0, 32, 8, 1, 0, arrange_q8_0),
+    FORMAT(BLOCK_Q2_K, q2_k, 256, 2, 2, 16, NULL),
+    FORMAT(BLOCK_Q3_K, q3_k, 256, 3, 1, 16, NULL),
+    FORMAT(BLOCK_Q4_K, q4_k, 256, 4, 2, 16, arrange_q4_k),
+    FORMAT(BLOCK_Q5_K, q5_k, 256, 5, 2, 16, NULL),
+    FORMAT(BLOCK_Q6_K, q6_k, 256, 6, 1, 16, arrange_q6_k),
+    FORMAT(BLOCK_IQ4_NL, q4_0, 32, 4, 1, 0, arrange_q4_0),
+    FORMAT(BLOCK_IQ4_XS, iq4_xs, 256, 4, 1, 8, NULL),
+    FORMAT(BLOCK_MXFP4, mxfp4, 32, 4, 0, 1, NULL),
 };
 
 const struct panel_format *panel_format_find(uint32_t block_id)
