@@ -40,7 +40,10 @@ void tsr_free(void *memory)
 
 struct tsr_settings tsr_settings_default(void)
 {
-    return (struct tsr_settings){.struct_size = sizeof(struct tsr_settings)};
+    struct tsr_settings settings = {.struct_size = sizeof settings};
+    for (int pool = 0; pool < TSR_POOL_COUNT; pool++)
+        settings.pool_budgets[pool] = UINT64_MAX;
+    return settings;
 }
 
 void engine_log(const tsr_engine *engine, enum tsr_log_level level, const char *format, ...)
@@ -121,66 +124,49 @@ static bool load_progress(void *user, uint64_t done, uint64_t total)
     return !engine->progress || engine->progress(engine->user, "loading", done, total);
 }
 
-/* Where tiles were welcome and are not there: why. */
-static void log_missing_tiles(const tsr_engine *engine, const struct tsr_settings *settings,
-                              const struct cpu_info *cpu)
+static void log_weights(const tsr_engine *engine, const struct tsr_settings *settings)
 {
-    bool welcome = settings->amx == TSR_AUTO && settings->isa == TSR_ISA_AUTO;
-    for (int i = 0; welcome && i < CPU_FEATURE_COUNT; i++)
-        if (cpu->features[i].flag == CPU_AMX_TILE && !cpu->features[i].present)
-            engine_log(engine, TSR_LOG_INFO, "no AMX tiles: %s", cpu->features[i].reason);
-}
-
-static void log_weights(const tsr_engine *engine)
-{
-    size_t n_pool[POOL_COUNT] = {0};
-    for (size_t i = 0; i < engine->plan->n_placements; i++)
-        n_pool[engine->plan->placements[i].pool]++;
+    const struct pool_sum *pools = engine->plan->pools;
+    if (engine->no_tiles && settings->amx == TSR_AUTO && settings->isa == TSR_ISA_AUTO)
+        engine_log(engine, TSR_LOG_INFO, "no AMX tiles: %s", engine->no_tiles);
     engine_log(engine, TSR_LOG_INFO, "kernels: %s; threads: %d, %d for prompts",
                cpu_isa_name(engine->cpu_flags), engine->n_threads, engine->n_threads_batch);
-    engine_log(engine, TSR_LOG_INFO,
-               "weights: %zu tensors packed for tiles and %zu for vectors in %.1f MiB, %zu used as "
-               "mapped",
-               n_pool[POOL_AMX], n_pool[POOL_CPU],
-               (double)weights_packed_bytes(engine->weights) / (1 << 20), n_pool[POOL_MAPPED]);
+    for (int pool = 0; pool < POOL_COUNT; pool++)
+        engine_log(engine, TSR_LOG_INFO, "pool %s: %llu tensors, %.1f MiB",
+                   plan_pool_name((enum plan_pool)pool), (unsigned long long)pools[pool].n_tensors,
+                   (double)pools[pool].bytes / (1 << 20));
+}
+
+static int check_vocabulary(const tsr_engine *engine, struct tsr_error *error)
+{
+    uint32_t n_tokens = tokenizer_n_tokens(engine->tokenizer);
+    if (n_tokens > engine->model->params.n_vocab)
+        return error_set(error, TSR_EFORMAT,
+                         "%s: %u tokens in the vocabulary, but token_embd.weight has %u rows",
+                         gguf_path(engine->gguf), n_tokens, engine->model->params.n_vocab);
+    return 0;
 }
 
 static int open_weights(tsr_engine *engine, const struct tsr_settings *settings,
                         struct tsr_error *error)
 {
-    struct cpu_info cpu;
-    cpu_detect(&cpu);
-    int status = cpu_select(&cpu, settings->isa, settings->amx, settings->emulate_tiles,
-                            &engine->cpu_flags, error);
+    int status = engine_make_plan(engine, settings, error);
+    if (!status)
+        status = check_vocabulary(engine, error);
     if (!status && settings->emulate_tiles && engine->cpu_flags & CPU_AMX_TILE) {
         engine->emulates_tiles = tile_emulator_install() == 0;
         if (!engine->emulates_tiles)
             status = error_set(error, TSR_ESYSTEM, "--emulate-tiles: sigaction: %s", strerror(errno));
     }
     if (!status)
-        status = model_open(engine->gguf, &engine->model, error);
-    if (status)
-        return status;
-    uint32_t n_tokens = tokenizer_n_tokens(engine->tokenizer);
-    if (n_tokens > engine->model->params.n_vocab)
-        return error_set(error, TSR_EFORMAT,
-                         "%s: %u tokens in the vocabulary, but token_embd.weight has %u rows",
-                         settings->model_path, n_tokens, engine->model->params.n_vocab);
-    engine->kernels = mem_alloc(1, sizeof *engine->kernels);
-    if (!engine->kernels)
-        return error_set(error, TSR_ENOMEM, "out of memory");
-    kernel_set_init(engine->kernels, engine->cpu_flags);
-    status = engine_start_team(engine, settings, error);
-    if (!status)
-        status = plan_create(engine->model, engine->kernels, &engine->shares, &engine->plan, error);
+        status = team_create(engine->n_seats, engine->seats, &engine->team, error);
     struct memory_policy policy = {engine->topology, engine->numa, engine->home_node};
     if (!status)
         status = weights_load(engine->model, engine->plan, engine->team, &policy, load_progress,
                               engine, &engine->weights, error);
     if (status)
         return status;
-    log_missing_tiles(engine, settings, &cpu);
-    log_weights(engine);
+    log_weights(engine, settings);
     engine_log_residency(engine);
     return 0;
 }
@@ -191,6 +177,7 @@ void tsr_engine_close(tsr_engine *engine)
         return;
     weights_free(engine->weights);
     team_destroy(engine->team);
+    free(engine->seats);
     topology_close(engine->topology);
     if (engine->emulates_tiles)
         tile_emulator_uninstall();
@@ -207,8 +194,9 @@ void tsr_engine_close(tsr_engine *engine)
     free(engine);
 }
 
-int engine_open_on(const struct topology *topology, const struct tsr_settings *settings,
-                   tsr_engine **out, struct tsr_error *error)
+/* An engine with nothing opened yet. */
+static int create(const struct topology *topology, const struct tsr_settings *settings,
+                  tsr_engine **out, struct tsr_error *error)
 {
     *out = NULL;
     if (settings->struct_size != sizeof *settings)
@@ -224,18 +212,43 @@ int engine_open_on(const struct topology *topology, const struct tsr_settings *s
     engine->log = settings->log;
     engine->progress = settings->progress;
     engine->user = settings->user;
-    int status = open_vocabulary(engine, settings, error);
-    if (!status && !settings->vocab_only)
-        status = topology ? topology_copy(topology, &engine->topology, error)
-                          : topology_open(&engine->topology, error);
-    if (!status && !settings->vocab_only)
-        status = open_weights(engine, settings, error);
-    if (status) {
-        tsr_engine_close(engine);
-        return status;
-    }
     *out = engine;
-    return 0;
+    if (settings->vocab_only)
+        return 0;
+    return topology ? topology_copy(topology, &engine->topology, error)
+                    : topology_open(&engine->topology, error);
+}
+
+static int finish(tsr_engine **engine, int status)
+{
+    if (status) {
+        tsr_engine_close(*engine);
+        *engine = NULL;
+    }
+    return status;
+}
+
+int engine_open_on(const struct topology *topology, const struct tsr_settings *settings,
+                   tsr_engine **engine, struct tsr_error *error)
+{
+    int status = create(topology, settings, engine, error);
+    if (!status)
+        status = open_vocabulary(*engine, settings, error);
+    if (!status && !settings->vocab_only)
+        status = open_weights(*engine, settings, error);
+    return finish(engine, status);
+}
+
+int engine_plan(const struct tsr_settings *settings, tsr_engine **engine, struct tsr_error *error)
+{
+    struct tsr_settings all = *settings;
+    all.vocab_only = false;
+    int status = create(NULL, &all, engine, error);
+    if (!status)
+        status = gguf_open(settings->model_path, &(*engine)->gguf, error);
+    if (!status)
+        status = engine_make_plan(*engine, settings, error);
+    return finish(engine, status);
 }
 
 int tsr_engine_open(const struct tsr_settings *settings, tsr_engine **engine,

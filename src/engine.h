@@ -16,6 +16,8 @@ struct tsr_engine {
     struct kernel_set *kernels;
     struct plan *plan;
     struct weights *weights;
+    struct seat *seats;      /* [n_seats] of the team */
+    int n_seats;
     struct team *team;
     struct topology *topology;
     enum tsr_numa numa;      /* TSR_NUMA_NONE where there is one node only */
@@ -23,6 +25,7 @@ struct tsr_engine {
     struct node_shares shares;
     int n_threads, n_threads_batch;
     uint32_t cpu_flags;
+    const char *no_tiles; /* why AMX is not in use; NULL where it is */
     bool emulates_tiles; /* holds one use of the tile emulator */
     char *name, *arch; /* terminated copies of metadata strings */
     char *chat_template; /* NULL: the model has none */
@@ -43,9 +46,25 @@ __attribute__((format(printf, 3, 4))) void engine_log(const tsr_engine *engine,
 int engine_open_on(const struct topology *topology, const struct tsr_settings *settings,
                    tsr_engine **engine, struct tsr_error *error);
 
-/* Seats and starts the team; sets the fields from `team` on. */
-int engine_start_team(tsr_engine *engine, const struct tsr_settings *settings,
-                      struct tsr_error *error);
+/* An engine with a plan, but neither vocabulary nor weights nor threads. */
+int engine_plan(const struct tsr_settings *settings, tsr_engine **engine, struct tsr_error *error);
+
+/* The CPU's flags, the model, its kernels, the seats of the team and the plan, from the file that is
+ * open. */
+int engine_make_plan(tsr_engine *engine, const struct tsr_settings *settings,
+                     struct tsr_error *error);
+
+/* Where the threads of the team would sit: seats, the numbers of threads, NUMA mode and shares. */
+int engine_choose_seats(tsr_engine *engine, const struct tsr_settings *settings,
+                        struct tsr_error *error);
+
+/* What a session's settings come to. */
+struct session_shape {
+    uint32_t n_ctx, n_batch;
+    enum kv_type kv_type;
+};
+int session_shape(const struct model_params *params, const struct tsr_session_settings *settings,
+                  struct session_shape *shape, struct tsr_error *error);
 
 /* Where the packed weights lie, as the kernel says. */
 void engine_residency(const tsr_engine *engine, struct tsr_engine_info *info);

@@ -1,6 +1,4 @@
 /* The engine on its machine: who sits where, and where the weights have come to lie. */
-#include <stdlib.h>
-
 #include "base/mem.h"
 #include "engine.h"
 
@@ -28,23 +26,22 @@ static struct node_shares count_shares(const tsr_engine *engine, const struct se
     return shares;
 }
 
-static int seat_team(tsr_engine *engine, const struct cpu_cores *cores, int n_threads,
-                     struct tsr_error *error)
+static int choose(tsr_engine *engine, const struct cpu_cores *cores, int n_threads,
+                  struct tsr_error *error)
 {
-    struct seat *seats = n_threads < CPU_CORES_MAX ? mem_alloc((size_t)n_threads, sizeof *seats)
-                                                   : NULL;
-    if (!seats)
+    if (n_threads < CPU_CORES_MAX)
+        engine->seats = mem_alloc((size_t)n_threads, sizeof *engine->seats);
+    if (!engine->seats)
         return error_set(error, TSR_ENOMEM, "out of memory for a team of %d threads", n_threads);
-    int status = seats_choose(cores, engine->topology, engine->numa, n_threads, seats, error);
+    engine->n_seats = n_threads;
+    int status =
+        seats_choose(cores, engine->topology, engine->numa, n_threads, engine->seats, error);
     if (!status)
-        status = team_create(n_threads, seats, &engine->team, error);
-    if (!status)
-        engine->shares = count_shares(engine, seats, n_threads);
-    free(seats);
+        engine->shares = count_shares(engine, engine->seats, n_threads);
     return status;
 }
 
-int engine_start_team(tsr_engine *engine, const struct tsr_settings *settings,
+int engine_choose_seats(tsr_engine *engine, const struct tsr_settings *settings,
                       struct tsr_error *error)
 {
     struct cpu_cores cores;
@@ -63,7 +60,7 @@ int engine_start_team(tsr_engine *engine, const struct tsr_settings *settings,
         return status;
     int most = engine->n_threads > engine->n_threads_batch ? engine->n_threads
                                                            : engine->n_threads_batch;
-    return seat_team(engine, &cores, most, error);
+    return choose(engine, &cores, most, error);
 }
 
 /* ---- Residency ---- */

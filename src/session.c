@@ -69,20 +69,23 @@ static const enum kv_type kv_types[] = {
     [TSR_KV_BF16] = KV_BF16,
 };
 
-static int set_limits(tsr_session *session, const struct tsr_session_settings *settings,
-                      struct tsr_error *error)
+int session_shape(const struct model_params *params, const struct tsr_session_settings *settings,
+                  struct session_shape *shape, struct tsr_error *error)
 {
-    uint32_t trained = session->engine->model->params.n_ctx_train;
-    session->n_ctx = settings->n_ctx;
-    if (session->n_ctx == 0)
-        session->n_ctx = trained < DEFAULT_MOST_CTX ? trained : DEFAULT_MOST_CTX;
-    session->n_batch = settings->n_batch < session->n_ctx ? settings->n_batch : session->n_ctx;
-    if (session->n_batch == 0 || session->n_ctx > INT32_MAX)
+    if (settings->struct_size != sizeof *settings)
+        return error_set(error, TSR_EINVAL, "session settings of another version");
+    uint32_t trained = params->n_ctx_train;
+    shape->n_ctx = settings->n_ctx;
+    if (shape->n_ctx == 0)
+        shape->n_ctx = trained < DEFAULT_MOST_CTX ? trained : DEFAULT_MOST_CTX;
+    shape->n_batch = settings->n_batch < shape->n_ctx ? settings->n_batch : shape->n_ctx;
+    if (shape->n_batch == 0 || shape->n_ctx > INT32_MAX)
         return error_set(error, TSR_EINVAL, "n_batch %u and n_ctx %u: must be 1 to 2^31 - 1",
                          settings->n_batch, settings->n_ctx);
     if ((size_t)settings->kv_type >= sizeof kv_types / sizeof kv_types[0])
         return error_set(error, TSR_EINVAL, "kv_type %d is none of enum tsr_kv_type",
                          (int)settings->kv_type);
+    shape->kv_type = kv_types[settings->kv_type];
     return 0;
 }
 
@@ -90,15 +93,15 @@ static int fill_session(tsr_session *session, const struct tsr_session_settings 
                         struct tsr_error *error)
 {
     tsr_engine *engine = session->engine;
-    if (settings->struct_size != sizeof *settings)
-        return error_set(error, TSR_EINVAL, "session settings of another version");
+    struct session_shape shape;
     if (!engine->model)
         return error_set(error, TSR_EINVAL, "the engine was opened for its vocabulary only");
-    int status = set_limits(session, settings, error);
+    int status = session_shape(&engine->model->params, settings, &shape, error);
     if (status)
         return status;
-    enum kv_type type = kv_types[settings->kv_type];
-    status = kv_init(&session->kv, &engine->model->params, session->n_ctx, type, error);
+    session->n_ctx = shape.n_ctx;
+    session->n_batch = shape.n_batch;
+    status = kv_init(&session->kv, &engine->model->params, shape.n_ctx, shape.kv_type, error);
     if (status)
         return status;
     session->ids = mem_alloc(session->n_ctx, sizeof *session->ids);
@@ -108,9 +111,8 @@ static int fill_session(tsr_session *session, const struct tsr_session_settings 
     if (!status)
         status = sampler_create(engine->model->params.n_vocab, &session->sampler, error);
     if (!status)
-        status = forward_create(engine->model, engine->weights, engine->kernels,
-                                (int)session->n_batch, team_size(engine->team), &session->forward,
-                                error);
+        status = forward_create(engine->plan, engine->weights, (int)session->n_batch,
+                                team_size(engine->team), &session->forward, error);
     return status;
 }
 

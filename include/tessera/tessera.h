@@ -2,6 +2,7 @@
  *
  * How the pieces fit
  *
+ *     settings --> tsr_plan_create --> plan (where tensors would go, and the memory they take)
  *     settings --> tsr_engine_open --> engine (weights, vocabulary; immutable, shareable)
  *                                        |-- tsr_tokenize, tsr_token_text, tsr_chat_render
  *                                        `-- tsr_session_open --> session (KV cache, sampler state)
@@ -84,6 +85,13 @@ enum tsr_numa {
     TSR_NUMA_SHARD,      /* the rows of each matrix divided among the nodes; each node's threads
                             work with what lies in its memory */
 };
+/* Where weights can be, in the order in which each tensor is offered to them. */
+enum tsr_pool {
+    TSR_POOL_AMX,    /* "amx": packed for the kernels that use AMX tiles */
+    TSR_POOL_CPU,    /* "cpu": packed for the kernels that use vectors only */
+    TSR_POOL_MAPPED, /* "mapped": used straight from the mapped file */
+    TSR_POOL_COUNT
+};
 enum tsr_log_level { TSR_LOG_ERROR, TSR_LOG_WARN, TSR_LOG_INFO, TSR_LOG_DEBUG };
 
 /* One line of text without a newline. Called from the thread that called into the library. */
@@ -103,6 +111,11 @@ struct tsr_settings {
     enum tsr_tristate amx;     /* AMX tiles: when usable, required, or never */
     enum tsr_numa numa;        /* threads and weights on machines with several NUMA nodes */
     bool emulate_tiles;        /* execute AMX instructions in software (slow; for tests) */
+    /* [n_overrides] "REGEX=POOL[,POOL...]": tensors in whose name the (Perl) pattern is found are
+     * offered to these pools only, in this order; the first override that matches counts. */
+    const char *const *overrides;
+    size_t n_overrides;
+    uint64_t pool_budgets[TSR_POOL_COUNT]; /* bytes that a pool may take; UINT64_MAX: no limit */
     tsr_log_fn *log;           /* NULL: silent */
     tsr_progress_fn *progress; /* NULL: none */
     void *user;                /* passed to log and progress */
@@ -131,11 +144,65 @@ TSR_API int tsr_cpu_describe(const struct tsr_settings *settings, char **json,
 /* Frees a string or buffer that the library handed out. NULL is allowed. */
 TSR_API void tsr_free(void *memory);
 
+/* ---- Plan ------------------------------------------------------------------------------------ */
+
+struct tsr_session_settings; /* below */
+
+/* Where every tensor of a model would go, and the memory that an engine and a session of it take:
+ * the very plan that tsr_engine_open makes under the same settings. No weights are read, so it is
+ * quick for files of any size. Immutable; any number of threads may use it. */
+typedef struct tsr_plan tsr_plan;
+
+enum { TSR_NODES_MAX = 8 };
+
+struct tsr_pool_info {
+    const char *name;    /* "amx"; static */
+    uint64_t n_tensors;  /* of the file; over all pools each is counted once */
+    uint64_t file_bytes; /* that these take in the file */
+    uint64_t bytes;      /* that the pool takes: memory, or of the mapping */
+    uint64_t budget;     /* of the settings; UINT64_MAX: no limit */
+    uint64_t node_bytes[TSR_NODES_MAX]; /* memory by part: one, or one for each node with
+                                           TSR_NUMA_SHARD; 0 for TSR_POOL_MAPPED */
+};
+
+struct tsr_plan_info {
+    size_t struct_size;     /* set by the caller to sizeof(struct tsr_plan_info) */
+    const char *arch;       /* "qwen3moe"; static */
+    const char *isa;        /* the instruction set that would be used: "avx2"; static */
+    const char *no_amx;     /* why AMX would not be used; NULL where it would; static */
+    struct tsr_pool_info pools[TSR_POOL_COUNT];
+    uint64_t n_tensors;     /* of the file */
+    uint64_t file_bytes;    /* size of the model file or files... */
+    uint64_t tensor_bytes;  /* ...and what of it is tensors: the sum over the pools */
+    uint64_t vector_bytes;  /* norms and biases as floats, beside the pools */
+    uint64_t kv_bytes, scratch_bytes; /* of a session */
+    uint32_t n_ctx, n_batch;          /* of that session */
+    int n_threads;          /* of the team, for prompts or generation, whichever are more */
+    int n_nodes;            /* parts of each matrix */
+};
+
+/* Plans for `settings` and a session with `session` (NULL: the defaults); vocab_only is ignored.
+ * On success `*plan` is owned by the caller: tsr_plan_free. `error` may be NULL. Errors: those of
+ * the file, TSR_ECPU, TSR_EINVAL (settings; an override that its pools cannot honour), TSR_ENOMEM (a
+ * budget that cannot be met), TSR_EUNSUPPORTED; the message names tensor, pool and reason. Since
+ * 0.1. */
+TSR_API int tsr_plan_create(const struct tsr_settings *settings,
+                            const struct tsr_session_settings *session, tsr_plan **plan,
+                            struct tsr_error *error);
+
+/* Fills `info` up to its struct_size. Since 0.1. */
+TSR_API void tsr_plan_info(const tsr_plan *plan, struct tsr_plan_info *info);
+
+/* The whole plan as one JSON object, a row for each tensor included; docs/plan.schema.json describes
+ * it. `*json` is owned by the caller: tsr_free. Errors: TSR_ENOMEM. Since 0.1. */
+TSR_API int tsr_plan_json(const tsr_plan *plan, char **json, struct tsr_error *error);
+
+/* NULL is allowed. Since 0.1. */
+TSR_API void tsr_plan_free(tsr_plan *plan);
+
 /* ---- Engine ---------------------------------------------------------------------------------- */
 
 typedef struct tsr_engine tsr_engine;
-
-enum { TSR_NODES_MAX = 8 };
 
 struct tsr_engine_info {
     size_t struct_size;      /* set by the caller to sizeof(struct tsr_engine_info) */

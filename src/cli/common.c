@@ -38,9 +38,21 @@ struct tsr_settings settings_from(const struct options *options)
     settings.amx = (enum tsr_tristate)options->amx;
     settings.numa = (enum tsr_numa)options->numa;
     settings.emulate_tiles = options->emulate_tiles;
+    settings.overrides = options->overrides.items;
+    settings.n_overrides = (size_t)options->overrides.n;
+    memcpy(settings.pool_budgets, options->pool_budgets, sizeof settings.pool_budgets);
     settings.log = log_line;
     settings.progress = progress_report;
     settings.user = as_user(options);
+    return settings;
+}
+
+struct tsr_session_settings session_settings_from(const struct options *options)
+{
+    struct tsr_session_settings settings = tsr_session_settings_default();
+    settings.n_ctx = (uint32_t)options->n_ctx;
+    settings.n_batch = (uint32_t)options->n_batch;
+    settings.kv_type = (enum tsr_kv_type)options->kv_type;
     return settings;
 }
 
@@ -117,10 +129,7 @@ int engine_failed(const struct options *options, const tsr_engine *engine, int c
 
 int open_session(const struct options *options, tsr_engine *engine, tsr_session **session)
 {
-    struct tsr_session_settings settings = tsr_session_settings_default();
-    settings.n_ctx = (uint32_t)options->n_ctx;
-    settings.n_batch = (uint32_t)options->n_batch;
-    settings.kv_type = (enum tsr_kv_type)options->kv_type;
+    struct tsr_session_settings settings = session_settings_from(options);
     int code = tsr_session_open(engine, &settings, session);
     return code < 0 ? engine_failed(options, engine, code) : EXIT_DONE;
 }
@@ -223,8 +232,8 @@ char *variables_json(const struct options *options, int *status)
 {
     json_t *object = json_object();
     *status = EXIT_DONE;
-    for (int i = 0; object && i < options->n_variables; i++) {
-        const char *variable = options->variables[i];
+    for (int i = 0; object && i < options->variables.n; i++) {
+        const char *variable = options->variables.items[i];
         size_t name_len = strcspn(variable, "=");
         char name[128];
         snprintf(name, sizeof name, "%.*s", (int)name_len, variable);

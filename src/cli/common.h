@@ -8,6 +8,8 @@
 /* Settings of the engine as the flags say; model_path is not set. */
 struct tsr_settings settings_from(const struct options *options);
 
+struct tsr_session_settings session_settings_from(const struct options *options);
+
 /* Path of the model: -m, TESSERA_MODEL, or the one that comes with tessera. False after reporting
  * that there is none. */
 bool model_path(const struct options *options, char *path, size_t size);

@@ -40,6 +40,9 @@ static const struct command commands[] = {
      "Reads raw little-endian int32 ids, writes float32 [ids, vocabulary]. -b sets how many are\n"
      "evaluated at once.\n",
      OPT(MODEL) | OPT(TOKENS) | OPT(OUTPUT) | OPTS_SESSION | OPTS_COMMON, command_logits},
+    {"plan", "", "where every tensor would go, and the memory it takes",
+     "Reads no weights. With -v a row for each tensor with its pool, kernel and reasons.\n",
+     OPT(MODEL) | OPT(JSON) | OPTS_SESSION | OPTS_COMMON, command_plan},
     {"inspect", "[FILE]", "metadata and tensors of a GGUF file", "Long arrays are cut unless -v.\n",
      OPT(MODEL) | OPT(JSON) | OPTS_COMMON, command_inspect},
     {"cpu", "", "what this machine has and what will be used", "",

@@ -19,7 +19,8 @@ enum value_kind {
     VALUE_SEED,
     VALUE_REAL,
     VALUE_CHOICE,
-    VALUE_LIST
+    VALUE_LIST,
+    VALUE_BUDGET
 };
 
 struct option_row {
@@ -58,9 +59,11 @@ static const struct option_row table[] = {
     {OPT_AMX, {"amx", NULL}, VALUE_CHOICE, FIELD(amx), 0, 0, "auto|on|off", "AMX tiles: where usable, required, or never"},
     {OPT_EMULATE_TILES, {"emulate-tiles", NULL}, VALUE_NONE, FIELD(emulate_tiles), 0, 0, NULL, "execute AMX instructions in software (slow)"},
     {OPT_NUMA, {"numa", NULL}, VALUE_CHOICE, FIELD(numa), 0, 0, "none|isolate|interleave|shard", "on several NUMA nodes: leave it to the kernel, use one node, spread pages, or divide each matrix"},
+    {OPT_OVERRIDE, {"ot", "override-tensor"}, VALUE_LIST, FIELD(overrides), 0, 0, "REGEX=POOL", "tensors whose names match go to this pool (amx, cpu, mapped; a list is tried in order); repeatable, the first match counts"},
+    {OPT_POOL_BUDGET, {"pool-budget", NULL}, VALUE_BUDGET, 0, 0, 0, "POOL=SIZE", "bytes that a pool may take (8G, 512M), the next one gets the rest; repeatable"},
     {OPT_SYSTEM, {"sys", "system-prompt"}, VALUE_TEXT, FIELD(system), 0, 0, "TEXT", "system message at the start of the conversation"},
     {OPT_TEMPLATE, {"template", NULL}, VALUE_TEXT, FIELD(template_file), 0, 0, "FILE", "chat template in place of the model's own"},
-    {OPT_VAR, {"var", NULL}, VALUE_LIST, 0, 0, 0, "NAME=JSON", "sets a variable of the template; repeatable"},
+    {OPT_VAR, {"var", NULL}, VALUE_LIST, FIELD(variables), 0, 0, "NAME=JSON", "sets a variable of the template; repeatable"},
     {OPT_MESSAGES, {"messages", NULL}, VALUE_TEXT, FIELD(messages), 0, 0, "FILE", "JSON array of {\"role\", \"content\"}; '-' is standard input"},
     {OPT_GENERATION_PROMPT, {"add-generation-prompt", NULL}, VALUE_NONE, FIELD(add_generation_prompt), 0, 0, NULL, "end with the start of an answer"},
     {OPT_NO_BOS, {"no-bos", NULL}, VALUE_NONE, FIELD(no_bos), 0, 0, NULL, "add no BOS token, also where the model asks for one"},
@@ -151,14 +154,47 @@ static bool parse_choice(const struct options *options, const struct option_row 
     return false;
 }
 
-static bool add_variable(struct options *options, const char *flag, const char *value)
+/* What is before and behind the '=' is the user's business, but there must be something. */
+static bool add_to_list(const struct options *options, const struct option_row *row,
+                        const char *flag, const char *value, struct option_list *list)
 {
     const char *equals = strchr(value, '=');
-    if (!equals || equals == value)
-        return refuse(options, flag, value, "is not of the form NAME=JSON");
-    if (options->n_variables == MAX_VARIABLES)
-        return refuse(options, flag, value, "is one variable too many");
-    options->variables[options->n_variables++] = value;
+    if (!equals || equals == value) {
+        usage_error(options->command, "%s: '%s' is not of the form %s", flag, value, row->value);
+        return false;
+    }
+    if (list->n == MAX_LIST)
+        return refuse(options, flag, value, "is one too many");
+    list->items[list->n++] = value;
+    return true;
+}
+
+/* "8G", "1.5M", "4096"; units are powers of 1024. */
+static bool read_size(const char *text, uint64_t *bytes)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    double number = strtod(text, &end);
+    const char *unit = *end ? strchr(units, *end) : NULL;
+    int shift = unit ? 10 * (int)(unit - units + 1) : 0;
+    if (end == text || end[unit != NULL] || !(number >= 0) || number >= ldexp(1, 63 - shift))
+        return false;
+    *bytes = (uint64_t)ldexp(number, shift);
+    return true;
+}
+
+static bool parse_budget(struct options *options, const char *flag, const char *value)
+{
+    static const struct option_row pools = {.value = "amx|cpu|mapped"};
+    char name[16];
+    int pool, len = (int)strcspn(value, "=");
+    if (!value[len])
+        return refuse(options, flag, value, "is not of the form POOL=SIZE");
+    snprintf(name, sizeof name, "%.*s", len, value);
+    if (!parse_choice(options, &pools, flag, name, &pool))
+        return false;
+    if (!read_size(value + len + 1, &options->pool_budgets[pool]))
+        return refuse(options, flag, value + len + 1, "is not a size (8G, 512M, bytes)");
     return true;
 }
 
@@ -187,7 +223,9 @@ static bool store(struct options *options, const struct option_row *row, const c
     case VALUE_CHOICE:
         return parse_choice(options, row, flag, value, field);
     case VALUE_LIST:
-        return add_variable(options, flag, value);
+        return add_to_list(options, row, flag, value, field);
+    case VALUE_BUDGET:
+        return parse_budget(options, flag, value);
     }
     return false;
 }
@@ -249,6 +287,8 @@ static void set_defaults(const struct command *command, struct options *options)
         .isa = TSR_ISA_AUTO,
         .amx = TSR_AUTO,
     };
+    for (int pool = 0; pool < TSR_POOL_COUNT; pool++)
+        options->pool_budgets[pool] = UINT64_MAX;
 }
 
 bool options_parse(const struct command *command, int argc, char **argv, struct options *options)

@@ -27,6 +27,8 @@ enum option_id {
     OPT_AMX,
     OPT_EMULATE_TILES,
     OPT_NUMA,
+    OPT_OVERRIDE,
+    OPT_POOL_BUDGET,
     OPT_SYSTEM,
     OPT_TEMPLATE,
     OPT_VAR,
@@ -47,13 +49,20 @@ enum option_id {
 /* Groups that belong together. */
 #define OPTS_COMMON  (OPT(VERBOSE) | OPT(QUIET) | OPT(HELP))
 #define OPTS_MACHINE                                                                               \
-    (OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA) | OPT(AMX) | OPT(EMULATE_TILES) | OPT(NUMA))
+    (OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA) | OPT(AMX) | OPT(EMULATE_TILES) | OPT(NUMA) |    \
+     OPT(OVERRIDE) | OPT(POOL_BUDGET))
 #define OPTS_SESSION (OPTS_MACHINE | OPT(CTX_SIZE) | OPT(BATCH_SIZE) | OPT(KV_TYPE))
 #define OPTS_SAMPLING                                                                              \
     (OPT(TEMP) | OPT(TOP_K) | OPT(TOP_P) | OPT(MIN_P) | OPT(REPEAT_PENALTY) | OPT(REPEAT_LAST_N) | \
      OPT(SEED) | OPT(IGNORE_EOS))
 
-enum { MAX_VARIABLES = 32 };
+enum { MAX_LIST = 32 };
+
+/* The values of a flag that can be given several times. */
+struct option_list {
+    const char *items[MAX_LIST];
+    int n;
+};
 
 struct options {
     const struct command *command;
@@ -67,8 +76,9 @@ struct options {
     int kv_type, isa, amx, numa; /* enum tsr_kv_type, tsr_isa, tsr_tristate, tsr_numa */
     bool ignore_eos, emulate_tiles, add_generation_prompt, no_bos, no_special;
     bool json, verbose, quiet, help;
-    const char *variables[MAX_VARIABLES]; /* name=json */
-    int n_variables;
+    struct option_list variables; /* name=json */
+    struct option_list overrides; /* regex=pool */
+    uint64_t pool_budgets[TSR_POOL_COUNT]; /* bytes */
     char **operands; /* arguments that are no flags */
     int n_operands;
 };

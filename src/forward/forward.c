@@ -34,32 +34,23 @@ static void place_acts(struct layout *layout, struct acts *acts, unsigned format
             acts->data[format] = place(layout, rows, act_row_bytes((enum act_format)format, k));
 }
 
-/* What the model's matrices ask of the buffers. */
+/* What the planned kernels ask of the buffers. */
 struct demands {
     unsigned formats;
     size_t gemm_scratch;
 };
 
-static void add_demand(struct forward *f, struct demands *demands, const struct matrix *matrix)
-{
-    if (!matrix->kernel)
-        return;
-    size_t scratch = matrix->kernel->scratch_bytes(matrix->k);
-    demands->formats |= matrix_format(matrix);
-    demands->gemm_scratch = scratch > demands->gemm_scratch ? scratch : demands->gemm_scratch;
-    f->quantize[matrix->kernel->act_format] = matrix->kernel->quantize_rows;
-}
-
-static struct demands model_demands(struct forward *f)
+static struct demands plan_demands(struct forward *f, const struct plan *plan)
 {
     struct demands demands = {0};
-    add_demand(f, &demands, &f->weights->output);
-    for (uint32_t i = 0; i < f->params->n_layer; i++) {
-        const struct layer_weights *l = &f->weights->layers[i];
-        const struct matrix *matrices[] = {&l->q,    &l->k,  &l->v,    &l->attn_output,
-                                           &l->gate, &l->up, &l->down, &l->router};
-        for (size_t m = 0; m < sizeof matrices / sizeof matrices[0]; m++)
-            add_demand(f, &demands, matrices[m]);
+    for (size_t i = 0; i < plan->n_placements; i++) {
+        const struct gemm_kernel *kernel = plan->placements[i].kernel;
+        if (!kernel)
+            continue;
+        size_t scratch = kernel->scratch_bytes((int)plan->placements[i].tensor->k);
+        demands.formats |= 1u << kernel->act_format;
+        demands.gemm_scratch = scratch > demands.gemm_scratch ? scratch : demands.gemm_scratch;
+        f->quantize[kernel->act_format] = kernel->quantize_rows;
     }
     return demands;
 }
@@ -129,46 +120,64 @@ size_t forward_scratch_bytes(const struct forward *f)
     return f->scratch_bytes;
 }
 
-static int allocate(struct forward *f, struct tsr_error *error)
-{
-    struct demands demands = model_demands(f);
-    struct layout layout = {0};
-    f->scratch = mem_alloc((size_t)f->n_workers, sizeof *f->scratch);
-    if (!f->scratch)
-        return error_set(error, TSR_ENOMEM, "out of memory");
-    place_buffers(f, &layout, &demands);
-    f->memory = layout.overflow ? NULL : mem_alloc(layout.used, 1);
-    if (!f->memory)
-        return error_set(error, TSR_ENOMEM,
-                         "out of memory: %zu MiB of buffers for batches of %d: use a smaller -b",
-                         layout.used >> 20, f->n_batch);
-    f->scratch_bytes = layout.used;
-    layout = (struct layout){.memory = f->memory};
-    place_buffers(f, &layout, &demands);
-    return 0;
-}
-
-int forward_create(const struct model *model, const struct weights *weights,
-                   const struct kernel_set *kernels, int n_batch, int n_workers,
-                   struct forward **out, struct tsr_error *error)
+/* Everything but the memory of the buffers, which is counted. */
+static int open_counted(const struct plan *plan, int n_batch, int n_workers,
+                        struct demands *demands, struct forward **out, struct tsr_error *error)
 {
     *out = NULL;
     struct forward *f = mem_alloc(1, sizeof *f);
     if (!f)
         return error_set(error, TSR_ENOMEM, "out of memory");
-    f->model = model;
-    f->params = &model->params;
-    f->weights = weights;
-    f->kernels = kernels;
+    f->model = plan->model;
+    f->params = &plan->model->params;
+    f->kernels = plan->kernels;
     f->n_batch = n_batch;
     f->n_workers = n_workers;
-    int status = allocate(f, error);
-    if (status) {
+    f->scratch = mem_alloc((size_t)n_workers, sizeof *f->scratch);
+    if (!f->scratch) {
         forward_free(f);
+        return error_set(error, TSR_ENOMEM, "out of memory");
+    }
+    *demands = plan_demands(f, plan);
+    struct layout layout = {0};
+    place_buffers(f, &layout, demands);
+    f->scratch_bytes = layout.overflow ? SIZE_MAX : layout.used;
+    *out = f;
+    return 0;
+}
+
+int forward_plan(const struct plan *plan, int n_batch, int n_workers, uint64_t *bytes,
+                 struct tsr_error *error)
+{
+    struct demands demands;
+    struct forward *f;
+    int status = open_counted(plan, n_batch, n_workers, &demands, &f, error);
+    *bytes = status ? 0 : f->scratch_bytes;
+    forward_free(f);
+    return status;
+}
+
+int forward_create(const struct plan *plan, const struct weights *weights, int n_batch,
+                   int n_workers, struct forward **out, struct tsr_error *error)
+{
+    struct demands demands;
+    int status = open_counted(plan, n_batch, n_workers, &demands, out, error);
+    if (status)
+        return status;
+    struct forward *f = *out;
+    f->weights = weights;
+    f->memory = mem_alloc(f->scratch_bytes, 1);
+    if (!f->memory) {
+        status = error_set(error, TSR_ENOMEM,
+                           "out of memory: %zu MiB of buffers for batches of %d: use a smaller -b",
+                           f->scratch_bytes >> 20, n_batch);
+        forward_free(f);
+        *out = NULL;
         return status;
     }
-    rope_frequencies(&model->params.rope, weights->rope_factors, f->frequencies);
-    *out = f;
+    struct layout layout = {.memory = f->memory};
+    place_buffers(f, &layout, &demands);
+    rope_frequencies(&f->params->rope, weights->rope_factors, f->frequencies);
     return 0;
 }
 

@@ -13,11 +13,13 @@
 
 struct forward;
 
-/* Buffers for batches of up to n_batch tokens and up to n_workers workers. The model and weights
+/* Buffers for batches of up to n_batch tokens and up to n_workers workers. The plan and its weights
  * outlive it. Errors: TSR_ENOMEM. */
-int forward_create(const struct model *model, const struct weights *weights,
-                   const struct kernel_set *kernels, int n_batch, int n_workers,
-                   struct forward **forward, struct tsr_error *error);
+int forward_create(const struct plan *plan, const struct weights *weights, int n_batch,
+                   int n_workers, struct forward **forward, struct tsr_error *error);
+/* The bytes that forward_create would take. */
+int forward_plan(const struct plan *plan, int n_batch, int n_workers, uint64_t *bytes,
+                 struct tsr_error *error);
 void forward_free(struct forward *forward);
 size_t forward_scratch_bytes(const struct forward *forward);
 

@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "base/memory.h"
 
-int kv_init(struct kv_cache *kv, const struct model_params *params, uint32_t n_ctx,
+int kv_plan(struct kv_cache *kv, const struct model_params *params, uint32_t n_ctx,
             enum kv_type type, struct tsr_error *error)
 {
     size_t element = kv_element_bytes(type);
@@ -19,9 +19,18 @@ int kv_init(struct kv_cache *kv, const struct model_params *params, uint32_t n_c
     if (!mul_size(positions, kv->k_stride + kv->v_stride, &kv->layer_bytes) ||
         !mul_size(kv->layer_bytes, params->n_layer, &kv->bytes))
         return error_set(error, TSR_ENOMEM, "a context of %u is too large: use a smaller -c", n_ctx);
+    return 0;
+}
+
+int kv_init(struct kv_cache *kv, const struct model_params *params, uint32_t n_ctx,
+            enum kv_type type, struct tsr_error *error)
+{
+    int status = kv_plan(kv, params, n_ctx, type, error);
+    if (status)
+        return status;
     char what[64];
     snprintf(what, sizeof what, "a KV cache of %u positions", n_ctx);
-    int status = memory_require("", kv->bytes, what, "use a smaller -c", error);
+    status = memory_require("", kv->bytes, what, "use a smaller -c", error);
     if (status)
         return status;
     /* Pages come when positions are written: a large context costs nothing until it is used. */

@@ -16,6 +16,9 @@ struct kv_cache {
     uint8_t *data; /* [n_layer], each: K [n_head_kv, n_ctx, d_k], then V [n_head_kv, n_ctx, d_v] */
 };
 
+/* Everything but the memory. Errors: TSR_ENOMEM (a size beyond all bounds). */
+int kv_plan(struct kv_cache *kv, const struct model_params *params, uint32_t n_ctx,
+            enum kv_type type, struct tsr_error *error);
 /* Errors: TSR_ENOMEM, with the size asked for. */
 int kv_init(struct kv_cache *kv, const struct model_params *params, uint32_t n_ctx,
             enum kv_type type, struct tsr_error *error);

@@ -76,8 +76,8 @@ static void pack_chunk(struct pack_job *job, const struct chunk *chunk, int node
     const struct placement_part *part = &place->parts[node];
     const struct model_tensor *tensor = place->tensor;
     size_t stride = row_bytes(tensor);
-    size_t row = (size_t)chunk->expert * tensor->n + (size_t)(part->n0 + chunk->n0);
-    const uint8_t *rows = (const uint8_t *)tensor->source->data + row * stride;
+    const uint8_t *rows = (const uint8_t *)tensor->source->data +
+                          ((size_t)chunk->expert * tensor->n + (size_t)(part->n0 + chunk->n0)) * stride;
     size_t bytes = (size_t)(chunk->n1 - chunk->n0) * stride;
     advise(rows, bytes, job->page, MADV_WILLNEED);
     place->kernel->pack(job->weights->arenas[place->pool][node].data + part->offset +

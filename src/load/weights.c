@@ -132,12 +132,8 @@ static int allocate_arena(struct arena *arena, uint64_t bytes, const struct memo
 static int allocate(struct weights *weights, const struct model *model, const struct plan *plan,
                     const struct memory_policy *policy, struct tsr_error *error)
 {
-    size_t n_floats = 0;
-    for (size_t i = 0; i < model->n_tensors; i++)
-        if (is_vector(&model->tensors[i]))
-            n_floats += model->tensors[i].k;
     weights->layers = mem_alloc(model->params.n_layer, sizeof *weights->layers);
-    weights->vectors = mem_alloc(n_floats, sizeof(float));
+    weights->vectors = mem_alloc(plan->vector_bytes, 1);
     if (!weights->layers || !weights->vectors)
         return error_set(error, TSR_ENOMEM, "%s: out of memory", gguf_path(model->gguf));
     int status = check_nodes(plan, policy, error);

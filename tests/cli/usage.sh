@@ -6,7 +6,7 @@ run 0 --help
 check 'help lists the commands' grep -q '^  tokenize ' "$out"
 run 0 --version
 check 'version' grep -qE '^tessera [0-9]+\.[0-9]+\.[0-9]+$' "$out"
-for command in run chat tokenize detokenize template logits inspect cpu; do
+for command in run chat tokenize detokenize template logits plan inspect cpu; do
     run 0 "$command" --help
     check "help of $command" grep -q "^usage: tessera $command " "$out"
     check "help of $command ends with the flags" grep -q -- '--help' "$out"
@@ -69,6 +69,19 @@ run 2 run -p x --numa all
 one_line "'all' is none of none|isolate|interleave|shard"
 run 2 run -p x --amx ''
 one_line "'' is none of auto|on|off"
+
+run 2 run -p x -ot attn_q
+one_line "-ot: 'attn_q' is not of the form REGEX=POOL"
+run 2 run -p x -ot =cpu
+one_line "-ot: '=cpu' is not of the form REGEX=POOL"
+run 2 run -p x --pool-budget 8G
+one_line "--pool-budget: '8G' is not of the form POOL=SIZE"
+run 2 run -p x --pool-budget gpu=8G
+one_line "--pool-budget: 'gpu' is none of amx|cpu|mapped"
+for size in 8Q -1 8GB nan 1e30 ''; do
+    run 2 run -p x --pool-budget "cpu=$size"
+    one_line "--pool-budget: '$size' is not a size"
+done
 
 run 2 template
 one_line '--messages FILE is missing'
