@@ -159,8 +159,14 @@ static int open_weights(tsr_engine *engine, const struct tsr_settings *settings,
             status = error_set(error, TSR_ESYSTEM, "--emulate-tiles: sigaction: %s", strerror(errno));
     }
     if (!status)
+        status = engine_check_memory(engine, settings->session, error);
+    if (!status)
         status = team_create(engine->n_seats, engine->seats, &engine->team, error);
-    struct memory_policy policy = {engine->topology, engine->numa, engine->home_node};
+    struct memory_policy policy = {.topology = engine->topology,
+                                   .numa = engine->numa,
+                                   .home_node = engine->home_node,
+                                   .lock = settings->mlock,
+                                   .no_huge_pages = settings->no_huge_pages};
     if (!status)
         status = weights_load(engine->model, engine->plan, engine->team, &policy, load_progress,
                               engine, &engine->weights, error);
@@ -168,6 +174,7 @@ static int open_weights(tsr_engine *engine, const struct tsr_settings *settings,
         return status;
     log_weights(engine, settings);
     engine_log_residency(engine);
+    engine_note_huge_pages(engine);
     return 0;
 }
 
@@ -283,6 +290,7 @@ void tsr_engine_info(const tsr_engine *engine, struct tsr_engine_info *info)
         full.n_expert_used = p->n_expert_used;
         full.n_params = engine->model->n_params;
         full.packed_bytes = weights_packed_bytes(engine->weights);
+        full.huge_page_bytes = engine->huge_page_bytes;
         full.n_threads = engine->n_threads;
         full.n_threads_batch = engine->n_threads_batch;
         engine_residency(engine, &full);

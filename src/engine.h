@@ -25,6 +25,7 @@ struct tsr_engine {
     struct node_shares shares;
     int n_threads, n_threads_batch;
     uint32_t cpu_flags;
+    uint64_t huge_page_bytes; /* of the arenas, once loaded */
     const char *no_tiles; /* why AMX is not in use; NULL where it is */
     bool emulates_tiles; /* holds one use of the tile emulator */
     char *name, *arch; /* terminated copies of metadata strings */
@@ -65,6 +66,18 @@ struct session_shape {
 };
 int session_shape(const struct model_params *params, const struct tsr_session_settings *settings,
                   struct session_shape *shape, struct tsr_error *error);
+
+/* The memory of a session. */
+int engine_session_bytes(const tsr_engine *engine, const struct session_shape *shape,
+                         uint64_t *kv_bytes, uint64_t *scratch_bytes, struct tsr_error *error);
+
+/* Refuses a plan whose weights, with the KV cache and buffers of `session` (NULL: none), do not fit
+ * into the memory that is left: TSR_ENOMEM with the numbers. */
+int engine_check_memory(const tsr_engine *engine, const struct tsr_session_settings *session,
+                        struct tsr_error *error);
+
+/* Finds and logs how much of the arenas lies in huge pages. */
+void engine_note_huge_pages(tsr_engine *engine);
 
 /* Where the packed weights lie, as the kernel says. */
 void engine_residency(const tsr_engine *engine, struct tsr_engine_info *info);

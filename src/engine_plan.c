@@ -66,16 +66,12 @@ int engine_make_plan(tsr_engine *engine, const struct tsr_settings *settings,
 static int price(tsr_plan *plan, const struct tsr_session_settings *settings,
                  struct tsr_error *error)
 {
-    const struct model_params *params = &plan->engine->model->params;
     struct tsr_session_settings defaults = tsr_session_settings_default();
-    struct kv_cache kv;
-    int status = session_shape(params, settings ? settings : &defaults, &plan->session, error);
+    int status = session_shape(&plan->engine->model->params, settings ? settings : &defaults,
+                               &plan->session, error);
     if (!status)
-        status = kv_plan(&kv, params, plan->session.n_ctx, plan->session.kv_type, error);
-    if (!status)
-        status = forward_plan(plan->engine->plan, (int)plan->session.n_batch,
-                              plan->engine->n_seats, &plan->scratch_bytes, error);
-    plan->kv_bytes = status ? 0 : kv.bytes;
+        status = engine_session_bytes(plan->engine, &plan->session, &plan->kv_bytes,
+                                      &plan->scratch_bytes, error);
     return status;
 }
 

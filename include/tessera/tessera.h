@@ -92,6 +92,7 @@ enum tsr_pool {
     TSR_POOL_MAPPED, /* "mapped": used straight from the mapped file */
     TSR_POOL_COUNT
 };
+struct tsr_session_settings; /* below */
 enum tsr_log_level { TSR_LOG_ERROR, TSR_LOG_WARN, TSR_LOG_INFO, TSR_LOG_DEBUG };
 
 /* One line of text without a newline. Called from the thread that called into the library. */
@@ -116,6 +117,11 @@ struct tsr_settings {
     const char *const *overrides;
     size_t n_overrides;
     uint64_t pool_budgets[TSR_POOL_COUNT]; /* bytes that a pool may take; UINT64_MAX: no limit */
+    /* A session to come: opening is refused (TSR_ENOMEM) unless its KV cache and buffers fit into
+     * the memory beside the weights. NULL: only the weights must fit. */
+    const struct tsr_session_settings *session;
+    bool mlock;                /* keep the weights in memory: TSR_ESYSTEM where the system forbids */
+    bool no_huge_pages;        /* do not ask the system for huge pages */
     tsr_log_fn *log;           /* NULL: silent */
     tsr_progress_fn *progress; /* NULL: none */
     void *user;                /* passed to log and progress */
@@ -145,8 +151,6 @@ TSR_API int tsr_cpu_describe(const struct tsr_settings *settings, char **json,
 TSR_API void tsr_free(void *memory);
 
 /* ---- Plan ------------------------------------------------------------------------------------ */
-
-struct tsr_session_settings; /* below */
 
 /* Where every tensor of a model would go, and the memory that an engine and a session of it take:
  * the very plan that tsr_engine_open makes under the same settings. No weights are read, so it is
@@ -215,6 +219,7 @@ struct tsr_engine_info {
     uint64_t n_params;       /* elements of all tensors */
     uint64_t file_bytes;     /* size of the model file or files */
     uint64_t packed_bytes;   /* memory held for packed weights */
+    uint64_t huge_page_bytes; /* of these, what lay in huge pages once they were loaded */
     int n_threads, n_threads_batch;
     int n_nodes;             /* NUMA nodes; 1 where the machine has or tells of no others */
     uint64_t node_bytes[TSR_NODES_MAX]; /* of the packed weights in the memory of each node, as the

@@ -1,8 +1,10 @@
 #include "base/memory.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -94,4 +96,43 @@ int memory_require(const char *root, uint64_t need, const char *what, const char
     return error_set(error, TSR_ENOMEM, "%s: %" PRIu64 " MiB needed, %" PRIu64
                      " MiB available (%s): %s", what, (need + (1 << 20) - 1) >> 20, limit.bytes >> 20,
                      limit.name, advice);
+}
+
+/* ---- Huge pages ------------------------------------------------------------------------------ */
+
+/* Reads "always [madvise] never". With "always" they come unasked. */
+static bool given_on_request(void)
+{
+    char line[64];
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
+    if (!file)
+        return false;
+    bool found = fgets(line, sizeof line, file) && strstr(line, "[madvise]");
+    fclose(file);
+    return found;
+}
+
+void memory_ask_huge(void *data, size_t bytes)
+{
+    if (bytes >= HUGE_PAGE && given_on_request())
+        madvise(data, bytes, MADV_HUGEPAGE);
+}
+
+uint64_t memory_huge_bytes(const void *data, size_t bytes)
+{
+    uintptr_t begin = (uintptr_t)data, end = begin + bytes, first, last;
+    uint64_t huge = 0, kib;
+    bool inside = false;
+    char line[512];
+    FILE *file = fopen("/proc/self/smaps", "re");
+    if (!file)
+        return 0;
+    while (fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &first, &last) == 2)
+            inside = first < end && last > begin;
+        else if (inside && sscanf(line, "AnonHugePages: %" SCNu64, &kib) == 1)
+            huge += kib << 10;
+    }
+    fclose(file);
+    return huge < bytes ? huge : bytes; /* a neighbour may share the kernel's record */
 }

@@ -1,7 +1,8 @@
-/* How much memory this process may still take, and what sets that limit. */
+/* How much memory this process may still take and what sets that limit; huge pages. */
 #ifndef TESSERA_BASE_MEMORY_H
 #define TESSERA_BASE_MEMORY_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -22,5 +23,16 @@ void memory_available(const char *root, struct memory_limit *limit);
  * ("use a smaller -c"). `what` names what the bytes are for. */
 int memory_require(const char *root, uint64_t need, const char *what, const char *advice,
                    struct tsr_error *error);
+
+/* ---- Huge pages ---- */
+
+enum { HUGE_PAGE = 2 << 20 };
+
+/* Asks for transparent huge pages where the system gives them to those who ask; `data` is on a
+ * HUGE_PAGE where it is to have many. Never fails: it is a wish. */
+void memory_ask_huge(void *data, size_t bytes);
+
+/* Bytes of [data, data + bytes) that lie in huge pages, as /proc/self/smaps tells. */
+uint64_t memory_huge_bytes(const void *data, size_t bytes);
 
 #endif

@@ -38,6 +38,8 @@ struct tsr_settings settings_from(const struct options *options)
     settings.amx = (enum tsr_tristate)options->amx;
     settings.numa = (enum tsr_numa)options->numa;
     settings.emulate_tiles = options->emulate_tiles;
+    settings.mlock = options->mlock;
+    settings.no_huge_pages = options->no_huge_pages;
     settings.overrides = options->overrides.items;
     settings.n_overrides = (size_t)options->overrides.n;
     memcpy(settings.pool_budgets, options->pool_budgets, sizeof settings.pool_budgets);
@@ -107,8 +109,10 @@ int open_engine(const struct options *options, bool vocab_only, tsr_engine **eng
     if (!model_path(options, path, sizeof path))
         return EXIT_FAILED;
     struct tsr_settings settings = settings_from(options);
+    struct tsr_session_settings session = session_settings_from(options);
     settings.model_path = path;
     settings.vocab_only = vocab_only;
+    settings.session = &session;
     struct tsr_error error = {0};
     int code = tsr_engine_open(&settings, engine, &error);
     progress_clear();

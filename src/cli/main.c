@@ -16,14 +16,15 @@ static const struct command commands[] = {
      "With --json: {\"text\", \"ids\", \"prompt_ids\", \"stop\", \"seed\", \"timings\"}; \"stop\" "
      "is end,\n"
      "limit, context or interrupted. Ctrl-C stops; what was written so far stays.\n",
-     OPTS_TEXT | OPT(PROMPT) | OPT(NO_BOS) | OPT(N_PREDICT) | OPTS_SESSION | OPTS_SAMPLING,
+     OPTS_TEXT | OPT(PROMPT) | OPT(NO_BOS) | OPT(N_PREDICT) | OPTS_SESSION | OPTS_LOAD |
+         OPTS_SAMPLING,
      command_run},
     {"chat", "", "talk with a model, by its own chat template",
      "On a terminal: a line ending in \\ goes on in the next, Ctrl-C stops the answer, Ctrl-D or\n"
      "/exit leaves, /clear starts a new conversation, /help lists this. Otherwise each line of\n"
      "standard input is one message.\n",
      OPT(MODEL) | OPT(SYSTEM) | OPT(TEMPLATE) | OPT(VAR) | OPT(N_PREDICT) | OPTS_SESSION |
-         OPTS_SAMPLING | OPTS_COMMON,
+         OPTS_LOAD | OPTS_SAMPLING | OPTS_COMMON,
      command_chat},
     {"tokenize", "", "the token ids of a text",
      "On one line, separated by spaces; with --json: {\"ids\"}. The text is taken as it is.\n"
@@ -39,7 +40,7 @@ static const struct command commands[] = {
     {"logits", "", "the logits of every position",
      "Reads raw little-endian int32 ids, writes float32 [ids, vocabulary]. -b sets how many are\n"
      "evaluated at once.\n",
-     OPT(MODEL) | OPT(TOKENS) | OPT(OUTPUT) | OPTS_SESSION | OPTS_COMMON, command_logits},
+     OPT(MODEL) | OPT(TOKENS) | OPT(OUTPUT) | OPTS_SESSION | OPTS_LOAD | OPTS_COMMON, command_logits},
     {"plan", "", "where every tensor would go, and the memory it takes",
      "Reads no weights. With -v a row for each tensor with its pool, kernel and reasons.\n",
      OPT(MODEL) | OPT(JSON) | OPTS_SESSION | OPTS_COMMON, command_plan},

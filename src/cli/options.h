@@ -29,6 +29,8 @@ enum option_id {
     OPT_NUMA,
     OPT_OVERRIDE,
     OPT_POOL_BUDGET,
+    OPT_MLOCK,
+    OPT_NO_HUGE_PAGES,
     OPT_SYSTEM,
     OPT_TEMPLATE,
     OPT_VAR,
@@ -51,6 +53,7 @@ enum option_id {
 #define OPTS_MACHINE                                                                               \
     (OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA) | OPT(AMX) | OPT(EMULATE_TILES) | OPT(NUMA) |    \
      OPT(OVERRIDE) | OPT(POOL_BUDGET))
+#define OPTS_LOAD    (OPT(MLOCK) | OPT(NO_HUGE_PAGES))
 #define OPTS_SESSION (OPTS_MACHINE | OPT(CTX_SIZE) | OPT(BATCH_SIZE) | OPT(KV_TYPE))
 #define OPTS_SAMPLING                                                                              \
     (OPT(TEMP) | OPT(TOP_K) | OPT(TOP_P) | OPT(MIN_P) | OPT(REPEAT_PENALTY) | OPT(REPEAT_LAST_N) | \
@@ -75,6 +78,7 @@ struct options {
     uint64_t seed;
     int kv_type, isa, amx, numa; /* enum tsr_kv_type, tsr_isa, tsr_tristate, tsr_numa */
     bool ignore_eos, emulate_tiles, add_generation_prompt, no_bos, no_special;
+    bool mlock, no_huge_pages;
     bool json, verbose, quiet, help;
     struct option_list variables; /* name=json */
     struct option_list overrides; /* regex=pool */

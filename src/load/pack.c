@@ -11,6 +11,17 @@
  * threads end together and progress is smooth. */
 enum { CHUNK_BYTES = 1 << 20 };
 
+/* A worker takes a few chunks in a row, so that two of them seldom fill, and have the kernel clear,
+ * the same huge page; fewer where there are not many for each. */
+enum { RUN_CHUNKS = 8, RUNS_PER_WORKER = 8 };
+
+/* So many chunks ahead the kernel is asked to read. */
+enum { READ_AHEAD = 2 * RUN_CHUNKS };
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 /* Linux 5.14 */
+#endif
+
 /* Rows [n0, n1) of one matrix, counted from the first row of its node's part. */
 struct chunk {
     const struct placement *place;
@@ -61,13 +72,34 @@ static size_t list_chunks(const struct placement *place, int node, struct chunk 
     return count;
 }
 
-/* Whole pages inside the range only: neighbours may still be needed. */
+/* Rows of a chunk in the file. */
+static const uint8_t *source(const struct chunk *chunk, int node, size_t *bytes)
+{
+    const struct model_tensor *tensor = chunk->place->tensor;
+    size_t stride = row_bytes(tensor);
+    size_t row = (size_t)chunk->place->parts[node].n0 + (size_t)chunk->n0;
+    *bytes = (size_t)(chunk->n1 - chunk->n0) * stride;
+    return (const uint8_t *)tensor->source->data +
+           ((size_t)chunk->expert * tensor->n + row) * stride;
+}
+
+/* Only a hint: a refusal changes no result. Whole pages inside the range only: neighbours may still
+ * be needed. */
 static void advise(const void *data, size_t bytes, size_t page, int advice)
 {
     uintptr_t begin = ((uintptr_t)data + page - 1) / page * page;
     uintptr_t end = ((uintptr_t)data + bytes) / page * page;
     if (begin < end)
-        madvise((void *)begin, end - begin, advice); /* only a hint: a refusal changes no result */
+        madvise((void *)begin, end - begin, advice);
+}
+
+static void read_ahead(const struct pack_job *job, int i, int node)
+{
+    size_t bytes;
+    if (i >= job->first_chunk[node + 1])
+        return;
+    const uint8_t *rows = source(&job->chunks[i], node, &bytes);
+    advise(rows, bytes, job->page, MADV_WILLNEED);
 }
 
 static void pack_chunk(struct pack_job *job, const struct chunk *chunk, int node)
@@ -75,11 +107,9 @@ static void pack_chunk(struct pack_job *job, const struct chunk *chunk, int node
     const struct placement *place = chunk->place;
     const struct placement_part *part = &place->parts[node];
     const struct model_tensor *tensor = place->tensor;
-    size_t stride = row_bytes(tensor);
-    const uint8_t *rows = (const uint8_t *)tensor->source->data +
-                          ((size_t)chunk->expert * tensor->n + (size_t)(part->n0 + chunk->n0)) * stride;
-    size_t bytes = (size_t)(chunk->n1 - chunk->n0) * stride;
-    advise(rows, bytes, job->page, MADV_WILLNEED);
+    size_t bytes;
+    const uint8_t *rows = source(chunk, node, &bytes);
+    advise(rows, bytes, job->page, MADV_POPULATE_READ); /* one call in place of many page faults */
     place->kernel->pack(job->weights->arenas[place->pool][node].data + part->offset +
                             chunk->expert * part->matrix_bytes,
                         rows, part->n1 - part->n0, (int)tensor->k, chunk->n0, chunk->n1);
@@ -92,24 +122,53 @@ static void pack_worker(struct worker *worker, void *arg)
     struct pack_job *job = arg;
     int node = worker->node; /* all nodes that have parts have workers */
     int first = job->first_chunk[node], end = job->first_chunk[node + 1];
-    for (int i = first + team_take_from(worker, node); i < end && !atomic_load(&job->canceled);
-         i = first + team_take_from(worker, node)) {
-        pack_chunk(job, &job->chunks[i], node);
-        if (worker->index == 0 && job->progress &&
-            !job->progress(job->user, atomic_load(&job->done_bytes), job->total_bytes))
-            atomic_store(&job->canceled, true);
+    int run = (end - first) / (RUNS_PER_WORKER * worker->count);
+    run = run < 1 ? 1 : run > RUN_CHUNKS ? RUN_CHUNKS : run;
+    for (;;) {
+        int begin = first + team_take_from(worker, node) * run;
+        if (begin >= end)
+            return;
+        for (int i = begin; i < begin + run && i < end; i++) {
+            if (atomic_load(&job->canceled))
+                return;
+            read_ahead(job, i + READ_AHEAD, node);
+            pack_chunk(job, &job->chunks[i], node);
+            if (worker->index == 0 && job->progress &&
+                !job->progress(job->user, atomic_load(&job->done_bytes), job->total_bytes))
+                atomic_store(&job->canceled, true);
+        }
     }
 }
 
+static int compare_place(const void *a, const void *b)
+{
+    const struct gguf_tensor *x = (*(const struct placement *const *)a)->tensor->source;
+    const struct gguf_tensor *y = (*(const struct placement *const *)b)->tensor->source;
+    if (x->file != y->file)
+        return x->file < y->file ? -1 : 1;
+    return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+/* What has to be packed, in the order of the file; returns how many there are. */
+static size_t list_packed(const struct plan *plan, const struct placement **places)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < plan->n_placements; i++)
+        if (plan->placements[i].pool != POOL_MAPPED)
+            places[n++] = &plan->placements[i];
+    qsort(places, n, sizeof *places, compare_place);
+    return n;
+}
+
 /* The chunks of all nodes, or only their number where `chunks` is NULL. */
-static size_t list_all(const struct plan *plan, struct chunk *chunks, int *first_chunk)
+static size_t list_all(const struct placement *const *places, size_t n_places, int n_nodes,
+                       struct chunk *chunks, int *first_chunk)
 {
     size_t count = 0;
     for (int node = 0; node < NODES_MAX; node++) {
         first_chunk[node] = (int)count;
-        for (size_t i = 0; node < plan->n_nodes && i < plan->n_placements; i++)
-            if (plan->placements[i].pool != POOL_MAPPED)
-                count += list_chunks(&plan->placements[i], node, chunks ? chunks + count : NULL);
+        for (size_t i = 0; node < n_nodes && i < n_places; i++)
+            count += list_chunks(places[i], node, chunks ? chunks + count : NULL);
     }
     first_chunk[NODES_MAX] = (int)count;
     return count;
@@ -117,17 +176,22 @@ static size_t list_all(const struct plan *plan, struct chunk *chunks, int *first
 
 static int collect_chunks(const struct plan *plan, struct pack_job *job, struct tsr_error *error)
 {
-    size_t count = list_all(plan, NULL, job->first_chunk);
-    if (count > INT32_MAX)
-        return error_set(error, TSR_EFORMAT, "too many pieces of weights to pack");
-    job->chunks = mem_alloc(count, sizeof *job->chunks);
-    if (!job->chunks)
+    const struct placement **places = mem_alloc(plan->n_placements, sizeof *places);
+    if (!places)
         return error_set(error, TSR_ENOMEM, "out of memory for packing");
-    list_all(plan, job->chunks, job->first_chunk);
-    for (size_t i = 0; i < plan->n_placements; i++)
-        if (plan->placements[i].pool != POOL_MAPPED)
-            job->total_bytes += plan->placements[i].tensor->source->n_bytes;
-    return 0;
+    size_t n_places = list_packed(plan, places);
+    size_t count = list_all(places, n_places, plan->n_nodes, NULL, job->first_chunk);
+    int status = 0;
+    if (count > INT32_MAX - RUN_CHUNKS)
+        status = error_set(error, TSR_EFORMAT, "too many pieces of weights to pack");
+    else if (!(job->chunks = mem_alloc(count, sizeof *job->chunks)))
+        status = error_set(error, TSR_ENOMEM, "out of memory for packing");
+    else
+        list_all(places, n_places, plan->n_nodes, job->chunks, job->first_chunk);
+    for (size_t i = 0; i < n_places; i++)
+        job->total_bytes += places[i]->tensor->source->n_bytes;
+    free(places);
+    return status;
 }
 
 int pack_tensors(const struct plan *plan, struct team *team, const struct weights *weights,

@@ -3,7 +3,6 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/mem.h"
 #include "load/pack.h"
@@ -81,54 +80,6 @@ static void connect(struct weights *weights, const struct plan *plan)
     }
 }
 
-/* A refusal leaves pages to the node that touches them first: the one that packs. */
-static void apply_policy(const struct arena *arena, const struct memory_policy *policy, int node)
-{
-    if (policy->numa == TSR_NUMA_INTERLEAVE)
-        topology_interleave(policy->topology, arena->data, arena->bytes);
-    else if (policy->numa == TSR_NUMA_SHARD)
-        topology_bind(policy->topology, arena->data, arena->bytes, node);
-    else if (policy->numa == TSR_NUMA_ISOLATE)
-        topology_bind(policy->topology, arena->data, arena->bytes, policy->home_node);
-}
-
-/* Memory that is bound to a node cannot come from another: too much of it would end the process. */
-static int check_nodes(const struct plan *plan, const struct memory_policy *policy,
-                       struct tsr_error *error)
-{
-    if (policy->numa != TSR_NUMA_ISOLATE && policy->numa != TSR_NUMA_SHARD)
-        return 0;
-    for (int part = 0; part < plan->n_nodes; part++) {
-        int index = policy->numa == TSR_NUMA_SHARD ? part : policy->home_node;
-        const struct topology_node *node = &policy->topology->nodes[index];
-        uint64_t bytes = 0;
-        for (int pool = 0; pool < POOL_COUNT; pool++)
-            bytes += plan->arena_bytes[pool][part];
-        if (bytes > node->available_bytes)
-            return error_set(error, TSR_ENOMEM,
-                             "node %d has %llu MiB of memory to give, its weights take %llu: use "
-                             "--numa interleave or none",
-                             node->id, (unsigned long long)node->available_bytes >> 20,
-                             (unsigned long long)bytes >> 20);
-    }
-    return 0;
-}
-
-static int allocate_arena(struct arena *arena, uint64_t bytes, const struct memory_policy *policy,
-                          int node, struct tsr_error *error)
-{
-    if (bytes == 0)
-        return 0;
-    void *memory =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return error_set(error, TSR_ENOMEM, "out of memory: %llu MiB for packed weights",
-                         (unsigned long long)bytes >> 20);
-    *arena = (struct arena){memory, bytes};
-    apply_policy(arena, policy, node);
-    return 0;
-}
-
 static int allocate(struct weights *weights, const struct model *model, const struct plan *plan,
                     const struct memory_policy *policy, struct tsr_error *error)
 {
@@ -136,11 +87,18 @@ static int allocate(struct weights *weights, const struct model *model, const st
     weights->vectors = mem_alloc(plan->vector_bytes, 1);
     if (!weights->layers || !weights->vectors)
         return error_set(error, TSR_ENOMEM, "%s: out of memory", gguf_path(model->gguf));
-    int status = check_nodes(plan, policy, error);
-    for (int pool = 0; pool < POOL_COUNT; pool++)
-        for (int node = 0; node < plan->n_nodes && !status; node++)
-            status = allocate_arena(&weights->arenas[pool][node], plan->arena_bytes[pool][node],
-                                    policy, node, error);
+    return arenas_create(plan, policy, weights->arenas, error);
+}
+
+/* What is used from the file must stay in memory too. */
+static int lock_mapped(const struct plan *plan, struct tsr_error *error)
+{
+    int status = 0;
+    for (size_t i = 0; i < plan->n_placements && !status; i++) {
+        const struct placement *place = &plan->placements[i];
+        if (place->pool == POOL_MAPPED && !is_vector(place->tensor))
+            status = arena_lock(place->tensor->source->data, place->tensor->source->n_bytes, error);
+    }
     return status;
 }
 
@@ -157,10 +115,7 @@ void weights_free(struct weights *weights)
 {
     if (!weights)
         return;
-    for (int pool = 0; pool < POOL_COUNT; pool++)
-        for (int node = 0; node < NODES_MAX; node++)
-            if (weights->arenas[pool][node].data)
-                munmap(weights->arenas[pool][node].data, weights->arenas[pool][node].bytes);
+    arenas_free(weights->arenas);
     free(weights->vectors);
     free(weights->layers);
     free(weights);
@@ -175,6 +130,8 @@ int weights_load(const struct model *model, const struct plan *plan, struct team
     if (!weights)
         return error_set(error, TSR_ENOMEM, "out of memory");
     int status = allocate(weights, model, plan, policy, error);
+    if (!status && policy->lock)
+        status = lock_mapped(plan, error);
     if (!status)
         status = pack_tensors(plan, team, weights, progress, user, error);
     if (status) {

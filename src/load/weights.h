@@ -7,20 +7,13 @@
 #define TESSERA_LOAD_WEIGHTS_H
 
 #include "base/team.h"
-#include "base/topology.h"
-#include "plan/plan.h"
+#include "load/arena.h"
 
 /* Rows [n0, n1) of a matrix: a matrix of its own, in the memory of a node. */
 struct matrix_part {
     const uint8_t *data;
     size_t matrix_bytes; /* from expert to expert */
     int n0, n1;
-};
-
-/* Packed matrices of a pool on a node. */
-struct arena {
-    uint8_t *data; /* NULL: none */
-    size_t bytes;
 };
 
 /* n rows of k as one operand of a product, of each expert. */
@@ -52,15 +45,9 @@ struct weights {
 /* Told of the bytes packed so far; false cancels. Called on the thread that called weights_load. */
 typedef bool weights_progress_fn(void *user, uint64_t done, uint64_t total);
 
-/* Where the memory of arenas comes from. */
-struct memory_policy {
-    const struct topology *topology;
-    enum tsr_numa numa;
-    int home_node; /* for TSR_NUMA_ISOLATE */
-};
-
-/* Packs with all workers of `team`, each node's part by the node's own. The model's gguf must stay open as long as the weights.
- * Errors: TSR_ENOMEM (with the bytes asked for), TSR_ECANCELED. */
+/* Packs with all workers of `team`, each node's part by the node's own. The model's gguf must stay
+ * open as long as the weights. Errors: TSR_ENOMEM (with the numbers), TSR_ESYSTEM (memory cannot be
+ * locked), TSR_ECANCELED. */
 int weights_load(const struct model *model, const struct plan *plan, struct team *team,
                  const struct memory_policy *policy, weights_progress_fn *progress, void *user,
                  struct weights **weights, struct tsr_error *error);
