@@ -55,10 +55,12 @@ const char *pool_refuses(enum plan_pool pool, const struct kernel_set *kernels,
 
 const char *plan_refusal_text(const struct pool_refusal *refusal, char *text, size_t size)
 {
-    const double mib = 1 << 20;
-    if (refusal->wanted)
+    if (refusal->wanted >= 10 << 20)
         snprintf(text, size, "%s: %.1f MiB wanted, %.1f left", refusal->reason,
-                 (double)refusal->wanted / mib, (double)refusal->left / mib);
+                 (double)refusal->wanted / (1 << 20), (double)refusal->left / (1 << 20));
+    else if (refusal->wanted)
+        snprintf(text, size, "%s: %llu bytes wanted, %llu left", refusal->reason,
+                 (unsigned long long)refusal->wanted, (unsigned long long)refusal->left);
     else
         snprintf(text, size, "%s", refusal->reason);
     return text;
