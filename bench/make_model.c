@@ -1,10 +1,11 @@
 /* Writes a GGUF file of a named shape with random weights:
  *
- *     tessera-make-model SHAPE:TYPE FILE [LAYERS]
+ *     tessera-make-model [--hole] SHAPE:TYPE FILE [LAYERS]
  *
  * TYPE is that of the projections and experts; as usual quantizers do, norms and the router are
  * F32 and, for the 4-bit types, the output matrix is Q6_K. Activations stay near one, so that no
- * value overflows and routing is spread over the experts. The vocabulary is made up: ids, not text,
+ * value overflows and routing is spread over the experts. With --hole the weights are a hole in the
+ * file, for programs that read the directory only. The vocabulary is made up: ids, not text,
  * are what such a model is for. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -173,9 +174,12 @@ static uint32_t find_type(const char *name)
 
 int main(int argc, char **argv)
 {
+    bool hole = argc > 1 && strcmp(argv[1], "--hole") == 0;
+    argv += hole;
+    argc -= hole;
     char *colon = argc == 3 || argc == 4 ? strchr(argv[1], ':') : NULL;
     if (!colon) {
-        fprintf(stderr, "usage: %s SHAPE:TYPE FILE [LAYERS]\nshapes:\n", argv[0]);
+        fprintf(stderr, "usage: tessera-make-model [--hole] SHAPE:TYPE FILE [LAYERS]\nshapes:\n");
         shape_list();
         return 2;
     }
@@ -198,6 +202,8 @@ int main(int argc, char **argv)
     w.file = gguf_writer_open(argv[2]);
     put_metadata(&w);
     put_tensors(&w);
+    if (hole)
+        gguf_writer_hole(w.file);
     gguf_writer_close(w.file);
     free(w.ones);
     return 0;

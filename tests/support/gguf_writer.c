@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/support/random_weights.h"
 
@@ -29,6 +30,7 @@ struct gguf_writer {
     uint64_t n_values, n_tensors, data_bytes;
     uint32_t alignment;
     struct pending *tensors;
+    bool hole;
 };
 
 static void put(struct buffer *buffer, const void *bytes, size_t n)
@@ -203,6 +205,19 @@ static void emit_tensor(struct gguf_writer *writer, const struct pending *tensor
     free(weights);
 }
 
+void gguf_writer_hole(struct gguf_writer *writer)
+{
+    writer->hole = true;
+}
+
+static void extend(struct gguf_writer *writer)
+{
+    off_t header = ftello(writer->file);
+    if (header < 0 || fflush(writer->file) ||
+        ftruncate(fileno(writer->file), header + (off_t)writer->data_bytes))
+        err(1, "%s", writer->path);
+}
+
 void gguf_writer_close(struct gguf_writer *writer)
 {
     struct buffer header = {0};
@@ -215,7 +230,9 @@ void gguf_writer_close(struct gguf_writer *writer)
     emit(writer, writer->directory.bytes, writer->directory.n);
     if (writer->n_tensors)
         emit_padding(writer, header.n + writer->metadata.n + writer->directory.n);
-    for (uint64_t i = 0; i < writer->n_tensors; i++) {
+    if (writer->hole)
+        extend(writer);
+    for (uint64_t i = 0; !writer->hole && i < writer->n_tensors; i++) {
         emit_tensor(writer, &writer->tensors[i]);
         emit_padding(writer, writer->tensors[i].n_bytes);
     }

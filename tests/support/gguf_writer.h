@@ -35,6 +35,8 @@ void gguf_writer_raw(struct gguf_writer *writer, const char *key, enum gguf_valu
  * on the tensor's name only. */
 void gguf_writer_tensor(struct gguf_writer *writer, const char *name, enum block_id type,
                         int n_dims, const uint64_t *dims, const void *data);
+/* The data of all tensors become a hole: zeros that take no room on the disk. */
+void gguf_writer_hole(struct gguf_writer *writer);
 void gguf_writer_close(struct gguf_writer *writer);
 
 #endif

@@ -325,6 +325,107 @@ static void arenas_are_as_planned(void **state)
     assert_int_equal(bytes[1][POOL_AMX], bytes[0][POOL_CPU]); /* the layouts are the same */
 }
 
+/* The plan of the public API has the very bytes that an engine and a session then take. */
+static void plans_tell_what_is_taken(void **state)
+{
+    (void)state;
+    struct tsr_settings settings = tsr_settings_default();
+    struct tsr_session_settings session = tsr_session_settings_default();
+    settings.model_path = TSR_TEST_MODEL;
+    settings.n_threads = 2;
+    settings.pool_budgets[TSR_POOL_CPU] = 8 << 20;
+    settings.overrides = (const char *const[]){"down_exps=mapped"};
+    settings.n_overrides = 1;
+    session.n_ctx = 100;
+    session.n_batch = 7;
+    session.kv_type = TSR_KV_F32;
+    struct tsr_error error = {0};
+    tsr_plan *plan;
+    tsr_engine *engine;
+    tsr_session *opened;
+    if (tsr_plan_create(&settings, &session, &plan, &error) ||
+        tsr_engine_open(&settings, &engine, &error))
+        fail_msg("%s", error.text);
+    assert_int_equal(tsr_session_open(engine, &session, &opened), 0);
+
+    struct tsr_plan_info info = {.struct_size = sizeof info};
+    struct tsr_engine_info engine_info = {.struct_size = sizeof engine_info};
+    struct tsr_stats stats = {.struct_size = sizeof stats};
+    tsr_plan_info(plan, &info);
+    tsr_engine_info(engine, &engine_info);
+    tsr_session_stats(opened, &stats);
+    for (int pool = 0; pool < POOL_COUNT; pool++) {
+        assert_int_equal(info.pools[pool].bytes, engine->plan->pools[pool].bytes);
+        assert_int_equal(info.pools[pool].n_tensors, engine->plan->pools[pool].n_tensors);
+        assert_int_equal(engine->weights->arenas[pool][0].bytes, info.pools[pool].node_bytes[0]);
+    }
+    assert_true(info.pools[TSR_POOL_AMX].bytes || info.pools[TSR_POOL_CPU].bytes);
+    assert_true(info.pools[TSR_POOL_CPU].bytes <= 8 << 20);
+    assert_int_equal(info.pools[TSR_POOL_AMX].bytes + info.pools[TSR_POOL_CPU].bytes,
+                     engine_info.packed_bytes);
+    assert_int_equal(info.kv_bytes, stats.kv_bytes);
+    assert_int_equal(info.scratch_bytes, stats.scratch_bytes);
+    assert_int_equal(info.file_bytes, engine_info.file_bytes);
+    assert_string_equal(info.isa, engine_info.isa);
+    tsr_session_close(opened);
+    tsr_engine_close(engine);
+    tsr_plan_free(plan);
+}
+
+static void impossible_plans_are_refused(void **state)
+{
+    (void)state;
+    struct tsr_settings settings = tsr_settings_default();
+    struct tsr_error error = {0};
+    tsr_plan *plan;
+    assert_int_equal(tsr_plan_create(&settings, NULL, &plan, &error), TSR_EINVAL);
+    assert_null(plan);
+    settings.model_path = TSR_TEST_MODEL;
+    settings.pool_budgets[TSR_POOL_MAPPED] = 100;
+    tsr_engine *engine;
+    assert_int_equal(tsr_plan_create(&settings, NULL, &plan, &error), TSR_ENOMEM);
+    assert_non_null(strstr(error.text, "token_embd.weight"));
+    assert_int_equal(tsr_engine_open(&settings, &engine, &error), TSR_ENOMEM);
+    assert_null(engine);
+    settings.pool_budgets[TSR_POOL_MAPPED] = UINT64_MAX;
+    settings.struct_size = 8;
+    assert_int_equal(tsr_plan_create(&settings, NULL, &plan, NULL), TSR_EINVAL);
+    settings.struct_size = sizeof settings;
+    assert_int_equal(tsr_plan_create(&settings, NULL, &plan, NULL), 0);
+    tsr_plan_free(plan);
+    tsr_plan_free(NULL);
+}
+
+/* Gate and up in pools of unlike kernels, whose blocks of columns differ: the logits stay. */
+static void unlike_kernels_of_gate_and_up(void **state)
+{
+    (void)state;
+    static const char *const overrides[] = {"gate_exps=cpu", "gate_exps=mapped", "up_exps=mapped"};
+    int32_t ids[N_IDS];
+    for (int i = 0; i < N_IDS; i++)
+        ids[i] = 7 * i % 300;
+    float *expected = NULL;
+    for (int i = 0; i < 3; i++) {
+        struct tsr_settings settings = tsr_settings_default();
+        settings.model_path = TSR_TEST_F32_MODEL;
+        settings.amx = TSR_OFF;
+        settings.n_threads = 2;
+        settings.overrides = &overrides[i];
+        settings.n_overrides = 1;
+        tsr_engine *engine;
+        assert_int_equal(tsr_engine_open(&settings, &engine, NULL), 0);
+        float *logits = all_logits(engine, ids, 16);
+        if (expected)
+            assert_equal_digits(expected, logits, N_IDS * n_vocab(engine));
+        tsr_engine_close(engine);
+        if (expected)
+            free(logits);
+        else
+            expected = logits;
+    }
+    free(expected);
+}
+
 static void a_node_that_is_too_small_is_named(void **state)
 {
     (void)state;
@@ -500,6 +601,9 @@ int main(void)
         cmocka_unit_test(threads_do_not_change_the_result),
         cmocka_unit_test(numa_modes_do_not_change_the_result),
         cmocka_unit_test(arenas_are_as_planned),
+        cmocka_unit_test(plans_tell_what_is_taken),
+        cmocka_unit_test(impossible_plans_are_refused),
+        cmocka_unit_test(unlike_kernels_of_gate_and_up),
         cmocka_unit_test(shards_are_the_whole),
         cmocka_unit_test(a_node_that_is_too_small_is_named),
         cmocka_unit_test(sync_reuses_the_common_prefix),
