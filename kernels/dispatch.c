@@ -60,6 +60,7 @@ void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags)
     override(set->packed, avx512_q_kernels, cpu_flags);
     override(set->packed, avx2_float_kernels, cpu_flags);
     override(set->packed, avx512_float_kernels, cpu_flags);
+    override(set->packed, avx512_bf16_kernels, cpu_flags);
     layer(set->tiles, set->packed, amx_q_kernels_avx2, cpu_flags);
     layer(set->tiles, set->packed, amx_q_kernels_avx512, cpu_flags);
     override(set->mapped, avx2_mapped_kernels, cpu_flags);

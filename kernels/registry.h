@@ -22,6 +22,7 @@ const struct gemm_kernel *amx_tile_kernels_avx512(size_t *count);
 const struct gemm_kernel *scalar_float_kernels(size_t *count);
 const struct gemm_kernel *avx2_float_kernels(size_t *count);
 const struct gemm_kernel *avx512_float_kernels(size_t *count);
+const struct gemm_kernel *avx512_bf16_kernels(size_t *count);
 const struct gemm_kernel *scalar_mapped_kernels(size_t *count);
 const struct gemm_kernel *avx2_mapped_kernels(size_t *count);
 const struct gemm_kernel *avx512_mapped_kernels(size_t *count);

@@ -161,6 +161,7 @@ static void visit_levels(uint32_t present, const struct options *options, struct
         CPU_AVX2 | CPU_AVX_VNNI,
         CPU_AVX2 | CPU_AVX512,
         FLAGS_AVX512,
+        FLAGS_AVX512 | CPU_AVX512_BF16,
         CPU_AVX2 | FLAGS_AMX,
         FLAGS_AVX512 | FLAGS_AMX,
         present,

@@ -123,13 +123,15 @@ static double activation(const struct gemm_case *g, enum view view, int row, int
 /* In units of U * T. */
 static double sum_error(const struct gemm_case *g, enum view view)
 {
-    /* An addition and maybe the product, then those of partial sums. Or, for each of the scales of
-     * a unit of 32, of codes and of zeros; and the products of scales. Or the 16 of an even or odd
-     * k in a tile, those of both and of C, for every tile of depth. */
-    double n = view == VIEW_F32    ? g->k + 4.0
-               : view == VIEW_Q8   ? 4.0 * g->k / 32 + 3.0
-               : view == VIEW_BF16 ? 18.0 + g->k / 32.0
-                                   : 18.0 + 3.0 * g->k / 32;
+    /* An addition and maybe the product, then those of partial sums: of floats, and of pairs of
+     * bf16 in vectors, which take two additions. Or, for each of the scales of a unit of 32, of
+     * codes and of zeros; and the products of scales. Or the 16 of an even or odd k in a tile,
+     * those of both and of C, for every tile of depth. */
+    bool tiles = g->kernel->cpu_flags & CPU_AMX_TILE;
+    double n = view == VIEW_F32 || (view == VIEW_BF16 && !tiles) ? g->k + 4.0
+               : view == VIEW_Q8                                 ? 4.0 * g->k / 32 + 3.0
+               : view == VIEW_BF16                               ? 18.0 + g->k / 32.0
+                                                                 : 18.0 + 3.0 * g->k / 32;
     bool alike = g->acts == ACTS_SATURATED;
     return alike ? n : fmin(n, 8.0 + 2.0 * sqrt(n));
 }
@@ -208,7 +210,7 @@ static void reference_product(const struct gemm_case *g, enum view view, int row
                  !tiles_of_codes;
     int at = row * g->n + j;
     g->want[view][at] = sum;
-    /* The last term: tiles take subnormal numbers as zeros. */
+    /* The last term: tiles and VDPBF16PS take subnormal numbers as zeros. */
     g->slack[view][at] =
         exact ? 0.0 : sum_error(g, view) * U * terms + weight_errors + inputs * 0x1p-124;
 }

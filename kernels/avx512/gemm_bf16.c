@@ -1,0 +1,258 @@
+/* GEMM on packed BF16 weights (layout.h) with VDPBF16PS, which adds the products of a pair of k to
+ * a float: sum = a[k] * w[k] + a[k + 1] * w[k + 1] + sum in every lane.
+ *
+ * Activations are ACT_BF16, as tiles have them. The instruction rounds to nearest even whatever the
+ * mode, takes subnormal numbers as zeros and makes zeros of them.
+ *
+ * Few rows: the panels are read once, from end to end, which memory bounds. Many rows:
+ *
+ *   for each block of rows and of columns
+ *     for each chunk of CHUNK_PAIRS pairs of k
+ *       A [rows, chunk] is copied to scratch, with a fixed distance between rows
+ *       for each pair of panels, whose chunk stays in L1
+ *         register blocks of 12 rows and 32 columns
+ */
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/float16.h"
+#include "kernels/layout.h"
+#include "kernels/registry.h"
+#include "kernels/scalar/float_panels.h"
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+enum {
+    PAIR_BYTES = 4,
+    FEW_ROWS = 4,
+    FEW_AHEAD = 4096, /* bytes of a panel that few rows prefetch */
+    TILE_ROWS = 12,
+    TILE_COLUMNS = 2 * PANEL_COLUMNS,
+    CHUNK_PAIRS = 128,
+    CHUNK_STRIDE = CHUNK_PAIRS * PAIR_BYTES + 64, /* an odd number of cache lines */
+    BLOCK_ROWS = 192,     /* of A in scratch, a multiple of TILE_ROWS */
+    BLOCK_COLUMNS = 256,  /* whose sums stay in L2 from chunk to chunk */
+};
+
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static const char *panel_at(const struct gemm_args *g, int column)
+{
+    return (const char *)g->w + (size_t)(column / PANEL_COLUMNS) * float_panel_bytes(g->k, 2);
+}
+
+/* The address may lie behind the matrix: nothing is read there. */
+#define prefetch(data, ahead, hint) _mm_prefetch((const char *)((uintptr_t)(data) + (ahead)), hint)
+
+/* sum + the pair of activations at `a` times the pairs of 16 columns. */
+static ALWAYS_INLINE __m512 add_pair(__m512 sum, const char *a, __m512i w)
+{
+    int32_t pair;
+    memcpy(&pair, a, sizeof pair);
+    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)w);
+}
+
+static ALWAYS_INLINE __m512i load_pairs(const char *panel, int pair)
+{
+    return _mm512_loadu_si512(panel + (size_t)pair * VECTOR_BYTES);
+}
+
+static ALWAYS_INLINE void store_sums(float *c, __m512 sum, int columns, bool accumulate)
+{
+    __mmask16 mask = (__mmask16)(columns < PANEL_COLUMNS ? (1u << columns) - 1 : 0xffff);
+    if (accumulate)
+        sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, c));
+    _mm512_mask_storeu_ps(c, mask, sum);
+}
+
+/* ---- Few rows -------------------------------------------------------------------------------- */
+
+/* `rows` (1 to FEW_ROWS) rows of A times one panel. Pairs that follow each other have sums of their
+ * own, so that one need not wait for the one before. */
+static ALWAYS_INLINE void few_panel(const struct gemm_args *g, int rows, const char *panel,
+                                    float *c, int columns)
+{
+    enum { SUMS = 4 };
+    const char *a = g->a;
+    const int pairs = float_panel_k(g->k) / 2;
+    __m512 sums[SUMS][FEW_ROWS];
+    for (int s = 0; s < SUMS; s++)
+        for (int i = 0; i < rows; i++)
+            sums[s][i] = _mm512_setzero_ps();
+    int p = 0;
+    for (; p + SUMS <= pairs; p += SUMS)
+        for (int s = 0; s < SUMS; s++) {
+            prefetch(panel + (size_t)(p + s) * VECTOR_BYTES, FEW_AHEAD, _MM_HINT_T0);
+            __m512i w = load_pairs(panel, p + s);
+            for (int i = 0; i < rows; i++)
+                sums[s][i] = add_pair(sums[s][i],
+                                      a + (size_t)i * g->a_stride + (size_t)(p + s) * PAIR_BYTES, w);
+        }
+    for (; p < pairs; p++)
+        for (int i = 0; i < rows; i++)
+            sums[0][i] = add_pair(sums[0][i], a + (size_t)i * g->a_stride + (size_t)p * PAIR_BYTES,
+                                  load_pairs(panel, p));
+    for (int i = 0; i < rows; i++) {
+        __m512 sum = _mm512_add_ps(_mm512_add_ps(sums[0][i], sums[1][i]),
+                                   _mm512_add_ps(sums[2][i], sums[3][i]));
+        store_sums(c + (size_t)i * g->ldc, sum, columns, false);
+    }
+}
+
+static ALWAYS_INLINE void gemm_few(const struct gemm_args *g, int rows)
+{
+    for (int column = g->n0; column < g->n1; column += PANEL_COLUMNS)
+        few_panel(g, rows, panel_at(g, column), g->c + (column - g->n0), g->n1 - column);
+}
+
+/* ---- Many rows ------------------------------------------------------------------------------- */
+
+struct tile {
+    const char *a; /* [rows, pairs], CHUNK_STRIDE from row to row */
+    const char *b; /* the first of up to two panels, at the first pair */
+    size_t b_next; /* bytes from panel to panel */
+    int pairs;
+    float *c; /* [rows, columns] */
+    size_t ldc;
+    int columns;     /* 1..TILE_COLUMNS */
+    bool accumulate; /* add to c */
+};
+
+/* `rows` and `vectors` are constants where this is inlined. The panels to come are prefetched. */
+static ALWAYS_INLINE void tile_multiply(const struct tile *t, int rows, int vectors)
+{
+    const char *a = t->a, *b = t->b;
+    __m512 sums[TILE_ROWS][2];
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < vectors; v++)
+            sums[i][v] = _mm512_setzero_ps();
+    for (int p = 0; p < t->pairs; p++, a += PAIR_BYTES, b += VECTOR_BYTES) {
+        __m512i w[2] = {_mm512_loadu_si512(b),
+                        _mm512_loadu_si512(vectors > 1 ? b + t->b_next : b)};
+        for (int v = 0; v < vectors; v++)
+            prefetch(b, (size_t)(2 + v) * t->b_next, _MM_HINT_T1);
+#pragma GCC unroll 12
+        for (int i = 0; i < rows; i++)
+            for (int v = 0; v < vectors; v++)
+                sums[i][v] = add_pair(sums[i][v], a + i * CHUNK_STRIDE, w[v]);
+    }
+    for (int i = 0; i < rows; i++)
+        for (int v = 0; v < vectors; v++)
+            store_sums(t->c + (size_t)i * t->ldc + v * PANEL_COLUMNS, sums[i][v],
+                       t->columns - v * PANEL_COLUMNS, t->accumulate);
+}
+
+/* Multiplies as many of `rows` rows as a register block takes; returns how many. */
+static int tile_run(const struct tile *t, int rows)
+{
+#define TILE_CASE(count)                                                                           \
+    if (rows >= (count)) {                                                                         \
+        if (t->columns > PANEL_COLUMNS)                                                            \
+            tile_multiply(t, count, 2);                                                            \
+        else                                                                                       \
+            tile_multiply(t, count, 1);                                                            \
+        return count;                                                                              \
+    }
+    TILE_CASE(12)
+    TILE_CASE(8)
+    TILE_CASE(4)
+    TILE_CASE(2)
+    TILE_CASE(1)
+#undef TILE_CASE
+    return 0;
+}
+
+static void copy_chunk(char *to, const char *a, size_t a_stride, int rows, int pairs)
+{
+    for (int i = 0; i < rows; i++)
+        memcpy(to + i * CHUNK_STRIDE, a + (size_t)i * a_stride, (size_t)pairs * PAIR_BYTES);
+}
+
+/* Rows [row, row + rows) times columns [column, end), pairs from p0: added to c but for the first. */
+static void multiply_chunk(const struct gemm_args *g, int row, int rows, int column, int end,
+                           int p0, int pairs)
+{
+    const char *a = (const char *)g->a + (size_t)row * g->a_stride + (size_t)p0 * PAIR_BYTES;
+    copy_chunk(g->scratch, a, g->a_stride, rows, pairs);
+    for (; column < end; column += TILE_COLUMNS) {
+        struct tile tile = {
+            .a = g->scratch,
+            .b = panel_at(g, column) + (size_t)p0 * VECTOR_BYTES,
+            .b_next = float_panel_bytes(g->k, 2),
+            .pairs = pairs,
+            .c = g->c + (size_t)row * g->ldc + (column - g->n0),
+            .ldc = g->ldc,
+            .columns = least(end - column, TILE_COLUMNS),
+            .accumulate = p0 > 0,
+        };
+        for (int done = 0, count; done < rows; done += count) {
+            count = tile_run(&tile, rows - done);
+            tile.a += count * CHUNK_STRIDE;
+            tile.c += (size_t)count * g->ldc;
+        }
+    }
+}
+
+static void gemm_many(const struct gemm_args *g)
+{
+    const int pairs = float_panel_k(g->k) / 2;
+    for (int row = 0; row < g->m; row += BLOCK_ROWS)
+        for (int column = g->n0; column < g->n1; column += BLOCK_COLUMNS)
+            for (int p = 0; p < pairs; p += CHUNK_PAIRS)
+                multiply_chunk(g, row, least(g->m - row, BLOCK_ROWS), column,
+                               least(g->n1, column + BLOCK_COLUMNS), p,
+                               least(pairs - p, CHUNK_PAIRS));
+}
+
+/* ---- The record ------------------------------------------------------------------------------ */
+
+static void gemm(const struct gemm_args *g)
+{
+    switch (g->m) {
+    case 0: break;
+    case 1: gemm_few(g, 1); break;
+    case 2: gemm_few(g, 2); break;
+    case 3: gemm_few(g, 3); break;
+    case FEW_ROWS: gemm_few(g, FEW_ROWS); break;
+    default: gemm_many(g);
+    }
+}
+
+/* Not by VCVTNEPS2BF16, which makes zeros of subnormal numbers: rows are the same bytes whatever
+ * kernel made them. The compiler makes vectors of the loop. */
+static void quantize_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+{
+    for (int i = 0; i < m; i++) {
+        const float *from = x + (size_t)i * ldx;
+        uint16_t *to = (uint16_t *)((char *)a + (size_t)i * a_stride);
+        for (int j = 0; j < k; j++)
+            to[j] = f32_to_bf16(from[j]);
+        memset(to + k, 0, act_content_bytes(ACT_BF16, (size_t)k) - 2 * (size_t)k);
+    }
+}
+
+static size_t scratch_bytes(int k)
+{
+    return (size_t)BLOCK_ROWS * CHUNK_STRIDE;
+}
+
+const struct gemm_kernel *avx512_bf16_kernels(size_t *count)
+{
+    static const struct gemm_kernel kernels[] = {{
+        .name = "avx512_bf16 BF16",
+        .cpu_flags = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_BF16,
+        .block_id = BLOCK_BF16,
+        .act_format = ACT_BF16,
+        .mr = TILE_ROWS,
+        .nr = PANEL_COLUMNS,
+        .kr = 2,
+        .quantize_rows = quantize_rows,
+        .scratch_bytes = scratch_bytes,
+        .gemm = gemm,
+    }};
+    *count = sizeof kernels / sizeof kernels[0];
+    return kernels;
+}
