@@ -133,7 +133,7 @@ static void fill_f16(uint8_t *tiles, const struct gemm_args *g, int panel, int k
 /* From how many rows on tiles are faster than the lower kernel, as measured (docs/performance.md).
  * Where the halves of a unit have scales of their own, the lower kernel is slower, tiles are not. */
 #define HAS_HALVES(id)  ((id) == BLOCK_Q2_K || (id) == BLOCK_Q3_K || (id) == BLOCK_Q6_K)
-#define MIN_ROWS(type) (HAS_HALVES(BLOCK_##type) ? 8 : 20)
+#define MIN_ROWS(type) (HAS_HALVES(BLOCK_##type) ? 6 : 10)
 enum { FLOAT_MIN_ROWS = 16 };
 
 /* ---- Few rows -------------------------------------------------------------------------------- */

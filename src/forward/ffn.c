@@ -38,11 +38,16 @@ void dense_ffn_block(struct forward *f, struct worker *worker, const struct laye
 {
     unsigned formats = matrix_format(&layer->gate) | matrix_format(&layer->up);
     norm_phase(f, worker, layer->ffn_norm, formats, 0);
-    int block = gate_up_block(worker, layer, 1, f->n_tokens);
+    int rows = row_block(f->n_tokens);
+    int block = gate_up_block(worker, layer, n_blocks(f->n_tokens, rows), f->n_tokens);
     struct columns columns;
-    for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
-        while (walk_take(&walk, &layer->gate, block, &columns))
-            gate_up_columns(f, worker, layer, 0, &f->norm_acts, 0, f->n_tokens, 0, &columns);
+    for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
+        for (int i = 0; i < f->n_tokens; i += rows) {
+            int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
+            while (walk_take(&walk, &layer->gate, block, &columns))
+                gate_up_columns(f, worker, layer, 0, &f->norm_acts, i, m, i, &columns);
+        }
+    }
     team_barrier(worker);
     activations_phase(f, worker, &layer->down, f->n_tokens);
     product_add_to_x(f, worker, &layer->down, &f->ffn_acts);

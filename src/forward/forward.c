@@ -94,13 +94,14 @@ static void place_buffers(struct forward *f, struct layout *layout, const struct
     place_acts(layout, &f->attn_acts, demands->formats, n, (size_t)p->n_head * p->d_v);
     place_acts(layout, &f->ffn_acts, demands->formats, n_slots, n_ff);
     if (p->n_expert) {
-        place_acts(layout, &f->slot_acts, demands->formats, n_slots, p->n_embd);
         place_routing(layout, &f->routing, n, p->n_expert, n_slots);
     }
     size_t attn_scratch = f->kernels->rows.attn_scratch_bytes((int)p->d_k, (int)p->d_v);
     for (int i = 0; i < f->n_workers; i++) {
         struct worker_scratch *scratch = &f->scratch[i];
-        scratch->tile = place(layout, n * MAX_COLUMN_BLOCK, sizeof(float));
+        scratch->tile = place(layout, (size_t)MAX_ROW_BLOCK * MAX_COLUMN_BLOCK, sizeof(float));
+        if (p->n_expert)
+            place_acts(layout, &scratch->rows, demands->formats, MAX_ROW_BLOCK, p->n_embd);
         scratch->gemm = place(layout, 1, demands->gemm_scratch);
         scratch->attn = place(layout, 1, attn_scratch);
     }

@@ -17,16 +17,22 @@ void acts_write(const struct forward *f, struct acts *acts, unsigned formats, in
     }
 }
 
+int row_block(int n_rows)
+{
+    return n_rows <= MAX_ROW_BLOCK ? n_rows : n_blocks(n_rows, n_blocks(n_rows, MAX_ROW_BLOCK));
+}
+
 int column_block(const struct worker *worker, const struct matrix *matrix, int n_groups, int n_rows)
 {
     /* Decode is bound by memory: a few items each balance the team. Prompts reuse what a worker
-     * reads of A for all columns of its block. */
-    int items_per_worker = n_rows > 8 ? 2 : 4;
-    int nr = matrix->kernel->nr;
-    int panels = n_blocks(matrix->n, nr);
-    int block = n_groups * panels / (items_per_worker * worker->count) * nr;
-    int most = MAX_COLUMN_BLOCK / nr * nr;
-    return block < nr ? nr : block > most ? most : block;
+     * reads of A for all columns of its block, which should not be too few. */
+    enum { FEW_COLUMNS = 128 };
+    int nr = matrix->kernel->nr, panels = n_blocks(matrix->n, nr);
+    int share = n_groups * panels / worker->count; /* panels of a worker */
+    int block = n_rows <= 8 ? share / 4 : share / 2 * nr < FEW_COLUMNS ? share : share / 2;
+    int most = MAX_COLUMN_BLOCK / nr;
+    block = block < 1 ? 1 : block > most ? most : block;
+    return n_blocks(panels, n_blocks(panels, block)) * nr;
 }
 
 struct walk walk_start(struct worker *worker)
@@ -97,11 +103,16 @@ void products_run(struct forward *f, struct worker *worker, const struct product
     struct columns columns;
     for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
         for (int p = 0; p < n_products; p++) {
-            int block = column_block(worker, products[p].matrix, 1, products[p].m);
-            while (walk_take(&walk, products[p].matrix, block, &columns)) {
+            int m = products[p].m, rows = row_block(m);
+            int block = column_block(worker, products[p].matrix, n_blocks(m, rows), m);
+            for (int i = 0; i < m; i += rows) {
                 struct product product = products[p];
-                product.c += columns.n0;
-                product_columns(f, worker, &product, &columns);
+                product.row0 += i;
+                product.m = m - i < rows ? m - i : rows;
+                while (walk_take(&walk, product.matrix, block, &columns)) {
+                    product.c = products[p].c + (size_t)i * product.ldc + columns.n0;
+                    product_columns(f, worker, &product, &columns);
+                }
             }
         }
     }
@@ -111,17 +122,21 @@ void products_run(struct forward *f, struct worker *worker, const struct product
 void product_add_to_x(struct forward *f, struct worker *worker, const struct matrix *matrix,
                       const struct acts *a)
 {
-    int block = column_block(worker, matrix, 1, f->n_tokens);
+    int rows = row_block(f->n_tokens);
+    int block = column_block(worker, matrix, n_blocks(f->n_tokens, rows), f->n_tokens);
     float *tile = f->scratch[worker->index].tile;
-    struct product product = {matrix, 0, a, 0, f->n_tokens, tile, MAX_COLUMN_BLOCK};
     struct columns columns;
     for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
-        while (walk_take(&walk, matrix, block, &columns)) {
-            product_columns(f, worker, &product, &columns);
-            for (int i = 0; i < f->n_tokens; i++)
-                f->kernels->rows.add(f->x + (size_t)i * (size_t)matrix->n + columns.n0,
-                                     tile + (size_t)i * MAX_COLUMN_BLOCK,
-                                     (size_t)(columns.n1 - columns.n0));
+        for (int i = 0; i < f->n_tokens; i += rows) {
+            int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
+            struct product product = {matrix, 0, a, i, m, tile, MAX_COLUMN_BLOCK};
+            while (walk_take(&walk, matrix, block, &columns)) {
+                product_columns(f, worker, &product, &columns);
+                for (int r = 0; r < m; r++)
+                    f->kernels->rows.add(f->x + (size_t)(i + r) * (size_t)matrix->n + columns.n0,
+                                         tile + (size_t)r * MAX_COLUMN_BLOCK,
+                                         (size_t)(columns.n1 - columns.n0));
+            }
         }
     }
     team_barrier(worker);

@@ -103,22 +103,38 @@ static void route_phase(struct forward *f, struct worker *worker, const struct m
     team_barrier(worker);
 }
 
-/* Copies the rows of experts that have several, so that they lie together for the kernels. */
-static void gather_phase(struct forward *f, struct worker *worker, unsigned formats)
+/* Copies the rows of some slots, so that they lie together for the kernels; into memory of the
+ * worker, so that they are in its L2 when it multiplies. */
+static void gather_rows(struct forward *f, struct acts *to, unsigned formats, int slot, int count)
 {
-    int n_slots = f->n_tokens * (int)f->params->n_expert_used;
-    int begin, end;
-    team_share(worker, n_slots, 1, &begin, &end);
     for (int format = 0; format < ACT_FORMAT_COUNT; format++) {
         if (!(formats & 1u << format))
             continue;
         size_t stride = act_row_bytes((enum act_format)format, f->params->n_embd);
-        for (int slot = begin; slot < end; slot++)
-            memcpy(f->slot_acts.data[format] + (size_t)slot * stride,
-                   f->norm_acts.data[format] + (size_t)f->routing.slot_token[slot] * stride,
+        for (int i = 0; i < count; i++)
+            memcpy(to->data[format] + (size_t)i * stride,
+                   f->norm_acts.data[format] +
+                       (size_t)f->routing.slot_token[slot + i] * stride,
                    stride);
     }
-    team_barrier(worker);
+}
+
+/* gate and up of an expert, for some columns and all its rows. */
+static void expert_columns(struct forward *f, struct worker *worker,
+                           const struct layer_weights *layer, int expert,
+                           const struct columns *columns)
+{
+    unsigned formats = matrix_format(&layer->gate) | matrix_format(&layer->up);
+    struct acts *gathered = &f->scratch[worker->index].rows;
+    int slot = f->routing.first_slot[expert], end = f->routing.first_slot[expert + 1];
+    /* A single token is its own only row. */
+    const struct acts *rows = f->n_tokens == 1 ? &f->norm_acts : gathered;
+    for (int block = row_block(end - slot); slot < end; slot += block) {
+        int m = end - slot < block ? end - slot : block;
+        if (rows == gathered)
+            gather_rows(f, gathered, formats, slot, m);
+        gate_up_columns(f, worker, layer, expert, rows, 0, m, slot, columns);
+    }
 }
 
 static void gate_up_phase(struct forward *f, struct worker *worker,
@@ -127,39 +143,41 @@ static void gate_up_phase(struct forward *f, struct worker *worker,
     const struct routing *routing = &f->routing;
     int block = gate_up_block(worker, layer, routing->n_active, f->n_tokens);
     struct columns columns;
-    for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
-        for (int i = 0; i < routing->n_active; i++) {
-            int expert = routing->active[i], slot = routing->first_slot[expert];
-            /* A single token is its own only row: nothing was gathered. */
-            const struct acts *a = f->n_tokens == 1 ? &f->norm_acts : &f->slot_acts;
-            int row0 = f->n_tokens == 1 ? 0 : slot;
+    for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
+        for (int i = 0; i < routing->n_active; i++)
             while (walk_take(&walk, &layer->gate, block, &columns))
-                gate_up_columns(f, worker, layer, expert, a, row0, expert_rows(routing, expert),
-                                slot, &columns);
-        }
-    }
+                expert_columns(f, worker, layer, routing->active[i], &columns);
     team_barrier(worker);
 }
 
-/* x[token] += weight * down(...) for some columns, over all experts; in the order of their numbers,
- * so that a token's sum does not depend on what else is in the batch. */
+/* x[token] += weight * product, for the rows of some slots. */
+static void scatter_rows(struct forward *f, const float *tile, int slot, int count,
+                         const struct columns *columns)
+{
+    const struct routing *routing = &f->routing;
+    size_t n_embd = f->params->n_embd;
+    for (int i = 0; i < count; i++)
+        f->kernels->rows.add_scaled(
+            f->x + (size_t)routing->slot_token[slot + i] * n_embd + columns->n0,
+            tile + (size_t)i * MAX_COLUMN_BLOCK, routing->slot_weight[slot + i],
+            (size_t)(columns->n1 - columns->n0));
+}
+
+/* down for some columns, over all experts; in the order of their numbers, so that a token's sum does
+ * not depend on what else is in the batch. */
 static void down_columns(struct forward *f, struct worker *worker, const struct matrix *down,
                          const struct columns *columns)
 {
     const struct routing *routing = &f->routing;
     float *tile = f->scratch[worker->index].tile;
-    size_t n_embd = f->params->n_embd;
     for (int expert = 0; expert < (int)f->params->n_expert; expert++) {
-        int slot = routing->first_slot[expert], rows = expert_rows(routing, expert);
-        if (rows == 0)
-            continue;
-        struct product product = {down, expert, &f->ffn_acts, slot, rows, tile, MAX_COLUMN_BLOCK};
-        product_columns(f, worker, &product, columns);
-        for (int i = 0; i < rows; i++)
-            f->kernels->rows.add_scaled(
-                f->x + (size_t)routing->slot_token[slot + i] * n_embd + columns->n0,
-                tile + (size_t)i * MAX_COLUMN_BLOCK, routing->slot_weight[slot + i],
-                (size_t)(columns->n1 - columns->n0));
+        int slot = routing->first_slot[expert], end = routing->first_slot[expert + 1];
+        for (int block = row_block(end - slot); slot < end; slot += block) {
+            int m = end - slot < block ? end - slot : block;
+            struct product product = {down, expert, &f->ffn_acts, slot, m, tile, MAX_COLUMN_BLOCK};
+            product_columns(f, worker, &product, columns);
+            scatter_rows(f, tile, slot, m, columns);
+        }
     }
 }
 
@@ -168,8 +186,6 @@ void moe_block(struct forward *f, struct worker *worker, const struct layer_weig
     unsigned formats = matrix_format(&layer->gate) | matrix_format(&layer->up);
     norm_phase(f, worker, layer->ffn_norm, formats | matrix_format(&layer->router), 0);
     route_phase(f, worker, &layer->router);
-    if (f->n_tokens > 1)
-        gather_phase(f, worker, formats);
     gate_up_phase(f, worker, layer);
     activations_phase(f, worker, &layer->down, f->n_tokens * (int)f->params->n_expert_used);
     int block = column_block(worker, &layer->down, 1, f->n_tokens);

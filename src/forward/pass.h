@@ -5,8 +5,9 @@
 #include "forward/forward.h"
 #include "forward/rope.h"
 
-/* Columns of a product that one work item computes at most. */
-enum { MAX_COLUMN_BLOCK = 128 };
+/* Rows and columns of a product that one work item computes at most: rows whose activations stay in
+ * L2 for all columns of the item. */
+enum { MAX_ROW_BLOCK = 256, MAX_COLUMN_BLOCK = 512 };
 
 /* Ranges that the keys of a single token are split into at most. */
 enum { MAX_SPLITS = 32 };
@@ -20,7 +21,8 @@ struct acts {
 typedef void quantize_fn(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k);
 
 struct worker_scratch {
-    float *tile;  /* [n_batch, MAX_COLUMN_BLOCK] columns of a product before they are added */
+    float *tile;  /* [MAX_ROW_BLOCK, MAX_COLUMN_BLOCK] of a product before it is added */
+    struct acts rows; /* [MAX_ROW_BLOCK] rows of `norm` that go to one expert */
     void *gemm;   /* scratch of the kernels */
     void *attn;
 };
@@ -60,7 +62,6 @@ struct forward {
     int32_t *n_keys;       /* [n_batch * group] keys that a query row sees */
     struct acts attn_acts; /* rows of the heads' output */
     float *gate, *up;      /* [n_slots, n_ff]; n_slots = n_batch where dense */
-    struct acts slot_acts; /* rows of `norm` in slot order */
     struct acts ffn_acts;  /* rows of `gate` after the activation */
     struct routing routing;
     struct worker_scratch *scratch; /* [n_workers] */
@@ -112,6 +113,9 @@ struct columns {
 struct walk walk_start(struct worker *worker);
 bool walk_next_part(struct walk *walk);
 bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct columns *columns);
+
+/* Rows of the items of a product of n_rows rows: equal, but for the last. */
+int row_block(int n_rows);
 
 /* Width of the column blocks of n_groups matrices of n columns, so that the items feed all workers. */
 int column_block(const struct worker *worker, const struct matrix *matrix, int n_groups, int n_rows);
