@@ -134,7 +134,7 @@ static void fill_f16(uint8_t *tiles, const struct gemm_args *g, int panel, int k
  * Where the halves of a unit have scales of their own, the lower kernel is slower, tiles are not. */
 #define HAS_HALVES(id)  ((id) == BLOCK_Q2_K || (id) == BLOCK_Q3_K || (id) == BLOCK_Q6_K)
 #define MIN_ROWS(type) (HAS_HALVES(BLOCK_##type) ? 6 : 10)
-enum { FLOAT_MIN_ROWS = 16 };
+#define FLOAT_MIN_ROWS(type) (BLOCK_##type == BLOCK_F16 ? 24 : 64)
 
 /* ---- Few rows -------------------------------------------------------------------------------- */
 
@@ -226,7 +226,7 @@ PACKED_CODE_TYPES(DEFINE_KERNEL)
     }                                                                                            \
     static void gemm_##type(const struct gemm_args *g)                                           \
     {                                                                                            \
-        gemm_floats(g, BLOCK_##type, FLOAT_MIN_ROWS, &source_##type);                            \
+        gemm_floats(g, BLOCK_##type, FLOAT_MIN_ROWS(type), &source_##type);                            \
     }
 DEFINE_FLOAT_KERNEL(F32, f32)
 DEFINE_FLOAT_KERNEL(F16, f16)
@@ -258,8 +258,8 @@ DEFINE_FLOAT_KERNEL(F16, f16)
 const struct gemm_kernel *AMX_NAME(amx_q_kernels)(size_t *count)
 {
     static const struct gemm_kernel kernels[] = {
-        PACKED_CODE_TYPES(MIXED_RECORD) FLOAT_RECORD(F32, "", FLOAT_MIN_ROWS, gemm_F32)
-        FLOAT_RECORD(F16, "", FLOAT_MIN_ROWS, gemm_F16) BF16_RECORD};
+        PACKED_CODE_TYPES(MIXED_RECORD) FLOAT_RECORD(F32, "", FLOAT_MIN_ROWS(F32), gemm_F32)
+        FLOAT_RECORD(F16, "", FLOAT_MIN_ROWS(F16), gemm_F16) BF16_RECORD};
     *count = sizeof kernels / sizeof kernels[0];
     return kernels;
 }

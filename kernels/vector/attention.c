@@ -340,18 +340,41 @@ static ALWAYS_INLINE void add_few(struct rows *rows, enum block_id type, int row
     }
 }
 
+/* Asks for some keys and values of the block to come: by itself the CPU looks ahead no further than
+ * to the end of a page. */
+static ALWAYS_INLINE void prefetch(const struct rows *rows, int key, int count)
+{
+    const struct attn_args *args = rows->args;
+    size_t element = kv_element_bytes(args->kv_type);
+    int end = key + count < args->key1 ? key + count : args->key1;
+    for (; key < end; key++) {
+        for (size_t i = 0; i < (size_t)args->d_k * element; i += 64)
+            _mm_prefetch((const char *)key_row(args, key) + i, _MM_HINT_T0);
+        for (size_t i = 0; i < (size_t)args->d_v * element; i += 64)
+            _mm_prefetch((const char *)value_row(args, key) + i, _MM_HINT_T0);
+    }
+}
+
+static ALWAYS_INLINE void score_rows(struct rows *rows, enum block_id type, int row, int n_rows,
+                                     int key0, int n_keys)
+{
+    const int count = DOT_SUMS / n_rows;
+    for (int key = 0; key < n_keys; key += count) {
+        if (row == 0)
+            prefetch(rows, key0 + MAX_KEYS + key, count);
+        score_few(rows, type, row, n_rows, key0, key, n_keys);
+    }
+}
+
 static ALWAYS_INLINE void few_block(struct rows *rows, enum block_id type, int key0, int n_keys)
 {
     int row = 0;
     for (; row + 4 <= rows->count; row += 4)
-        for (int key = 0; key < n_keys; key += DOT_SUMS / 4)
-            score_few(rows, type, row, 4, key0, key, n_keys);
+        score_rows(rows, type, row, 4, key0, n_keys);
     for (; row + 2 <= rows->count; row += 2)
-        for (int key = 0; key < n_keys; key += DOT_SUMS / 2)
-            score_few(rows, type, row, 2, key0, key, n_keys);
+        score_rows(rows, type, row, 2, key0, n_keys);
     for (; row < rows->count; row++)
-        for (int key = 0; key < n_keys; key += DOT_SUMS)
-            score_few(rows, type, row, 1, key0, key, n_keys);
+        score_rows(rows, type, row, 1, key0, n_keys);
     weigh(rows, key0, n_keys);
     for (row = 0; row + SUM_ROWS <= rows->count; row += SUM_ROWS)
         for (int key = 0; key < n_keys; key += 4)

@@ -39,6 +39,16 @@ static void library_close(struct numa_library *library)
     free(library);
 }
 
+#ifdef TSR_STATIC
+
+/* A static program brings its own C library: another that dlopen loads beside it need not fit. */
+static struct numa_library *library_open(void)
+{
+    return NULL;
+}
+
+#else
+
 /* ISO C has no conversion from dlsym's object pointer to a function pointer; POSIX has. */
 static bool find_symbol(struct numa_library *library, const char *name, void *function)
 {
@@ -69,6 +79,8 @@ static struct numa_library *library_open(void)
     library_close(l);
     return NULL;
 }
+
+#endif
 
 /* ---- The machine ----------------------------------------------------------------------------- */
 

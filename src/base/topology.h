@@ -54,7 +54,8 @@ int topology_bind(const struct topology *topology, void *memory, size_t bytes, i
 int topology_interleave(const struct topology *topology, void *memory, size_t bytes);
 
 /* Adds to node_bytes[n_nodes] how many bytes of `memory`, which has been written to, lie on each
- * node: in proportion to pages that are looked up in the kernel, some thousands at most. False where the kernel does not say. */
+ * node: in proportion to pages that are looked up in the kernel, some thousands at most. False where
+ * the kernel does not say. */
 bool topology_residency(const struct topology *topology, const void *memory, size_t bytes,
                         uint64_t *node_bytes);
 

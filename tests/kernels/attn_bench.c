@@ -1,6 +1,6 @@
 /* Speed of attention on all threads, each with heads of its own: d 128, 8 query rows a token.
  *
- *     attn_bench [-t THREADS] [-m MILLISECONDS] [-n TOKENS] [-k DEPTH,..]
+ *     attn_bench [-t THREADS] [-m MILLISECONDS] [-n TOKENS] [-k DEPTH,..] [-c f16|bf16]
  *
  * Prompts: TOKENS tokens (512) behind DEPTH keys, in calls of as many rows as the kernel asks for.
  * Rows: calls of few rows to a prompt, for the number from which tiles pay.
@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include "base/cpu.h"
-#include "kernels/float16.h"
 #include "kernels/kernel.h"
 #include "tests/kernels/roofs.h"
 
@@ -25,7 +24,8 @@ static struct {
     double seconds;
     int n_threads, n_tokens;
     int depths[MAX_DEPTHS], n_depths;
-} options = {.seconds = 0.2, .n_tokens = 512, .depths = {0, 2048, 8192}, .n_depths = 3};
+    enum kv_type cache;
+} options = {0.2, 0, 512, {0, 2048, 8192}, 3, KV_F16};
 
 static struct kernel_set levels[MAX_LEVELS];
 static int n_levels;
@@ -61,7 +61,7 @@ static void fill(struct bench_thread *thread, long round)
     for (size_t i = 0; i < (size_t)job.m_max * D; i++, state = state * 1664525u + 1013904223u)
         q[i] = (float)(state >> 8) * 0x1p-23f - 1.0f;
     for (size_t i = 0; i < n; i++, state = state * 1664525u + 1013904223u)
-        heads[i] = (uint16_t)(0x3000 | (state >> 16 & 0x8bff)); /* F16, up to 1/4 */
+        heads[i] = (uint16_t)(0x3000 | (state >> 16 & 0x8bff)); /* small in F16 and in BF16 */
 }
 
 static void attend(struct bench_thread *thread, long round)
@@ -77,7 +77,7 @@ static void attend(struct bench_thread *thread, long round)
             .m = left < job.ops->attn_rows ? left : job.ops->attn_rows,
             .n_keys = job.n_keys + row,
             .key1 = job.n_keys[job.m - 1],
-            .kv_type = KV_F16,
+            .kv_type = options.cache,
             .k = head,
             .v = head + job.head_bytes,
             .k_stride = D * sizeof(uint16_t),
@@ -168,7 +168,8 @@ static void measure_all(bool tiles)
 
 static void usage(void)
 {
-    fputs("usage: attn_bench [-t THREADS] [-m MILLISECONDS] [-n TOKENS] [-k DEPTH,..]\n", stderr);
+    fputs("usage: attn_bench [-t THREADS] [-m MILLISECONDS] [-n TOKENS] [-k DEPTH,..] "
+          "[-c f16|bf16]\n", stderr);
     exit(2);
 }
 
@@ -187,7 +188,7 @@ static void parse_depths(const char *text)
 
 static void parse(int argc, char **argv)
 {
-    for (int c; (c = getopt(argc, argv, "t:m:n:k:")) != -1;) {
+    for (int c; (c = getopt(argc, argv, "t:m:n:k:c:")) != -1;) {
         if (c == 't')
             options.n_threads = atoi(optarg);
         else if (c == 'm')
@@ -196,6 +197,8 @@ static void parse(int argc, char **argv)
             options.n_tokens = atoi(optarg);
         else if (c == 'k')
             parse_depths(optarg);
+        else if (c == 'c' && (!strcmp(optarg, "f16") || !strcmp(optarg, "bf16")))
+            options.cache = *optarg == 'b' ? KV_BF16 : KV_F16;
         else
             usage();
     }
@@ -230,7 +233,8 @@ int main(int argc, char **argv)
         return 77;
     }
     int n_threads = bench_start(options.n_threads);
-    printf("%s, %d threads, d %d, %d rows a token\n", info.model, n_threads, D, GROUP);
+    printf("%s, %d threads, d %d, %d rows a token, cache in %s\n", info.model, n_threads, D, GROUP,
+           options.cache == KV_BF16 ? "bf16" : "f16");
     prepare();
     measure_all(flags & CPU_AMX_TILE);
     bench_stop();

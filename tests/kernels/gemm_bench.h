@@ -6,7 +6,7 @@
 
 #include "kernels/kernel.h"
 
-enum { BENCH_MAX_ROWS = 512, BENCH_LIST = 16 };
+enum { BENCH_MAX_ROWS = 2048, BENCH_LIST = 16 };
 
 struct bench_shape {
     int n, k;

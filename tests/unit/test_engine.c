@@ -283,18 +283,39 @@ static void shards_are_the_whole(void **state)
     free(two_nodes);
 }
 
-static tsr_engine *open_with_amx(enum tsr_tristate amx)
+static tsr_engine *open_with_amx(const struct topology *topology, enum tsr_tristate amx)
 {
     struct tsr_settings settings = tsr_settings_default();
     settings.model_path = TSR_TEST_MODEL;
     settings.n_threads = 2;
     settings.amx = amx;
     settings.emulate_tiles = amx == TSR_ON;
+    settings.numa = topology ? TSR_NUMA_SHARD : TSR_NUMA_NONE;
     struct tsr_error error = {0};
     tsr_engine *engine;
-    if (tsr_engine_open(&settings, &engine, &error))
+    if (engine_open_on(topology, &settings, &engine, &error))
         fail_msg("%s", error.text);
     return engine;
+}
+
+static void shards_on_tiles_do_not_change_the_result(void **state)
+{
+    struct cpu_cores cores;
+    assert_int_equal(cpu_cores(&cores, NULL), 0);
+    if (cores.n_usable < 2)
+        skip();
+    struct topology *two_nodes = fake_topology(2);
+    tsr_engine *plain = open_with_amx(NULL, TSR_ON), *sharded = open_with_amx(two_nodes, TSR_ON);
+    assert_true(sharded->plan->arena_bytes[POOL_AMX][1] > 0);
+    int32_t ids[N_IDS];
+    story_ids(*state, ids);
+    float *expected = all_logits(plain, ids, N_IDS), *logits = all_logits(sharded, ids, N_IDS);
+    assert_close(expected, logits, N_IDS, n_vocab(plain));
+    free(expected);
+    free(logits);
+    tsr_engine_close(plain);
+    tsr_engine_close(sharded);
+    free(two_nodes);
 }
 
 /* What is planned is allocated, pool by pool; matrices of products are on tiles where there are
@@ -305,7 +326,7 @@ static void arenas_are_as_planned(void **state)
     const enum tsr_tristate settings[] = {TSR_OFF, TSR_ON};
     uint64_t bytes[2][POOL_COUNT] = {0};
     for (int i = 0; i < 2; i++) {
-        tsr_engine *engine = open_with_amx(settings[i]);
+        tsr_engine *engine = open_with_amx(NULL, settings[i]);
         const struct plan *plan = engine->plan;
         for (int pool = 0; pool < POOL_COUNT; pool++) {
             assert_int_equal(engine->weights->arenas[pool][0].bytes, plan->arena_bytes[pool][0]);
@@ -605,6 +626,7 @@ int main(void)
         cmocka_unit_test(impossible_plans_are_refused),
         cmocka_unit_test(unlike_kernels_of_gate_and_up),
         cmocka_unit_test(shards_are_the_whole),
+        cmocka_unit_test(shards_on_tiles_do_not_change_the_result),
         cmocka_unit_test(a_node_that_is_too_small_is_named),
         cmocka_unit_test(sync_reuses_the_common_prefix),
         cmocka_unit_test(rewinding_forgets),
