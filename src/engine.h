@@ -50,8 +50,8 @@ int engine_open_on(const struct topology *topology, const struct tsr_settings *s
 /* An engine with a plan, but neither vocabulary nor weights nor threads. */
 int engine_plan(const struct tsr_settings *settings, tsr_engine **engine, struct tsr_error *error);
 
-/* The CPU's flags, the model, its kernels, the seats of the team and the plan, from the file that is
- * open. */
+/* The CPU's flags, the model, its kernels, the seats of the team and the plan, from the file that
+ * is open. */
 int engine_make_plan(tsr_engine *engine, const struct tsr_settings *settings,
                      struct tsr_error *error);
 

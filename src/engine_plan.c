@@ -66,9 +66,7 @@ int engine_make_plan(tsr_engine *engine, const struct tsr_settings *settings,
 static int price(tsr_plan *plan, const struct tsr_session_settings *settings,
                  struct tsr_error *error)
 {
-    struct tsr_session_settings defaults = tsr_session_settings_default();
-    int status = session_shape(&plan->engine->model->params, settings ? settings : &defaults,
-                               &plan->session, error);
+    int status = session_shape(&plan->engine->model->params, settings, &plan->session, error);
     if (!status)
         status = engine_session_bytes(plan->engine, &plan->session, &plan->kv_bytes,
                                       &plan->scratch_bytes, error);
@@ -83,7 +81,10 @@ int tsr_plan_create(const struct tsr_settings *settings,
     tsr_plan *plan = mem_alloc(1, sizeof *plan);
     if (!plan)
         return error_set(error, TSR_ENOMEM, "out of memory for a plan");
+    struct tsr_session_settings defaults = tsr_session_settings_default();
     int status = engine_plan(settings, &plan->engine, error);
+    if (!status && !session)
+        session = settings->session ? settings->session : &defaults;
     if (!status)
         status = price(plan, session, error);
     if (status) {

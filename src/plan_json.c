@@ -106,9 +106,9 @@ static json_t *refusals_json(const struct placement *place)
         char text[160];
         if (!place->refusals[pool].reason)
             continue;
+        const char *name = plan_pool_name((enum plan_pool)pool);
         plan_refusal_text(&place->refusals[pool], text, sizeof text);
-        complete = append(refusals, json_pack("{s:s, s:s}", "pool",
-                                              plan_pool_name((enum plan_pool)pool), "reason", text));
+        complete = append(refusals, json_pack("{s:s, s:s}", "pool", name, "reason", text));
     }
     return keep_if(complete, refusals);
 }
@@ -142,15 +142,14 @@ static json_t *tensors_json(const struct plan *plan)
 
 static json_t *memory_json(const struct tsr_plan_info *info)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "arenas",
-                     (json_int_t)(info->pools[TSR_POOL_AMX].bytes +
-                                  info->pools[TSR_POOL_CPU].bytes),
-                     "mapped", (json_int_t)info->pools[TSR_POOL_MAPPED].bytes, "vectors",
-                     (json_int_t)info->vector_bytes, "kv_cache", (json_int_t)info->kv_bytes,
-                     "scratch", (json_int_t)info->scratch_bytes, "total",
-                     (json_int_t)(info->pools[TSR_POOL_AMX].bytes + info->pools[TSR_POOL_CPU].bytes +
-                                  info->pools[TSR_POOL_MAPPED].bytes + info->vector_bytes +
-                                  info->kv_bytes + info->scratch_bytes));
+    uint64_t arenas = info->pools[TSR_POOL_AMX].bytes + info->pools[TSR_POOL_CPU].bytes;
+    uint64_t mapped = info->pools[TSR_POOL_MAPPED].bytes;
+    uint64_t total =
+        arenas + mapped + info->vector_bytes + info->kv_bytes + info->scratch_bytes;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "arenas", (json_int_t)arenas, "mapped",
+                     (json_int_t)mapped, "vectors", (json_int_t)info->vector_bytes, "kv_cache",
+                     (json_int_t)info->kv_bytes, "scratch", (json_int_t)info->scratch_bytes,
+                     "total", (json_int_t)total);
 }
 
 static json_t *plan_json(const tsr_plan *plan)

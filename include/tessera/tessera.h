@@ -185,10 +185,11 @@ struct tsr_plan_info {
     int n_nodes;            /* parts of each matrix */
 };
 
-/* Plans for `settings` and a session with `session` (NULL: the defaults); vocab_only is ignored.
+/* Plans for `settings` and a session with `session` (NULL: settings->session, or the defaults).
+ * vocab_only is ignored, and so is how much memory there is.
  * On success `*plan` is owned by the caller: tsr_plan_free. `error` may be NULL. Errors: those of
- * the file, TSR_ECPU, TSR_EINVAL (settings; an override that its pools cannot honour), TSR_ENOMEM (a
- * budget that cannot be met), TSR_EUNSUPPORTED; the message names tensor, pool and reason. Since
+ * the file, TSR_ECPU, TSR_EINVAL (settings; an override that its pools cannot honour), TSR_ENOMEM
+ * (a budget that cannot be met), TSR_EUNSUPPORTED; the message names tensor, pool and reason. Since
  * 0.1. */
 TSR_API int tsr_plan_create(const struct tsr_settings *settings,
                             const struct tsr_session_settings *session, tsr_plan **plan,
@@ -197,8 +198,8 @@ TSR_API int tsr_plan_create(const struct tsr_settings *settings,
 /* Fills `info` up to its struct_size. Since 0.1. */
 TSR_API void tsr_plan_info(const tsr_plan *plan, struct tsr_plan_info *info);
 
-/* The whole plan as one JSON object, a row for each tensor included; docs/plan.schema.json describes
- * it. `*json` is owned by the caller: tsr_free. Errors: TSR_ENOMEM. Since 0.1. */
+/* The whole plan as one JSON object, a row for each tensor included; docs/plan.schema.json
+ * describes it. `*json` is owned by the caller: tsr_free. Errors: TSR_ENOMEM. Since 0.1. */
 TSR_API int tsr_plan_json(const tsr_plan *plan, char **json, struct tsr_error *error);
 
 /* NULL is allowed. Since 0.1. */

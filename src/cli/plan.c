@@ -23,7 +23,8 @@ static void print_reasons(const json_t *tensor)
 {
     const json_t *refusals = json_object_get(tensor, "refusals");
     for (size_t i = 0; i < json_array_size(refusals); i++) {
-        const json_t *refusal = json_array_get(refusals, i), *next = json_array_get(refusals, i + 1);
+        const json_t *refusal = json_array_get(refusals, i);
+        const json_t *next = json_array_get(refusals, i + 1);
         const char *reason = text_of(refusal, "reason");
         output_format("%s%s", i ? "" : "  ", text_of(refusal, "pool"));
         if (next && !strcmp(reason, text_of(next, "reason")))
@@ -68,7 +69,8 @@ static void print_pools(const struct tsr_plan_info *info)
         output_format("%-8s %8llu %14.1f %14.1f %14s\n", pool->name,
                       (unsigned long long)pool->n_tensors, mib(pool->file_bytes), mib(pool->bytes),
                       budget);
-        for (int node = 0; info->n_nodes > 1 && i != TSR_POOL_MAPPED && node < info->n_nodes; node++)
+        bool divided = info->n_nodes > 1 && i != TSR_POOL_MAPPED;
+        for (int node = 0; divided && node < info->n_nodes; node++)
             output_format("  node %d %30s %14.1f\n", node, "", mib(pool->node_bytes[node]));
     }
     uint64_t bytes = 0;
@@ -81,8 +83,8 @@ static void print_pools(const struct tsr_plan_info *info)
 
 static void print_session(const struct tsr_plan_info *info)
 {
-    output_format("\nbeside the pools: norms and biases %.1f MiB; KV cache of %u positions %.1f MiB; "
-                  "buffers\nfor batches of %u on %d threads %.1f MiB\n",
+    output_format("\nbeside the pools: norms and biases %.1f MiB; KV cache of %u positions "
+                  "%.1f MiB;\nbuffers for batches of %u on %d threads %.1f MiB\n",
                   mib(info->vector_bytes), info->n_ctx, mib(info->kv_bytes), info->n_batch,
                   info->n_threads, mib(info->scratch_bytes));
 }

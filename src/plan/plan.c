@@ -49,7 +49,7 @@ static bool size_parts(const struct planner *planner, struct placement *place)
 
 /* ---- Placement ---- */
 
-/* Offers the tensor to place->pool; whether the pool takes it, else place->refusals says why not. */
+/* Offers the tensor to place->pool. False where it refuses: place->refusals says why. */
 static bool offer(const struct planner *planner, struct placement *place)
 {
     const struct model_tensor *tensor = place->tensor;

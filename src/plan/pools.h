@@ -8,8 +8,8 @@
 const struct gemm_kernel *pool_kernel(enum plan_pool pool, const struct kernel_set *kernels,
                                       const struct model_tensor *tensor);
 
-/* Why the pool does not take the tensor, NULL where it does as far as role and type go. no_tiles: why
- * there are none, NULL where there are. */
+/* Why the pool does not take the tensor, NULL where it does as far as role and type go. no_tiles:
+ * why there are none, NULL where there are. */
 const char *pool_refuses(enum plan_pool pool, const struct kernel_set *kernels,
                          const char *no_tiles, const struct model_tensor *tensor);
 

@@ -58,7 +58,8 @@ check 'goldens were planned' [ "$count" -ge 6 ]
 check 'JSON of the goldens' valid "$work"/plans/*
 check 'sums of the goldens' adds_up "$work"/plans/*
 for flags in '--isa scalar' '--isa avx2' '--isa amx --emulate-tiles' \
-    '--amx on --isa avx2 --emulate-tiles' '--emulate-tiles --pool-budget amx=4M -ot _exps=amx,mapped' \
+    '--amx on --isa avx2 --emulate-tiles' \
+    '--emulate-tiles --pool-budget amx=4M -ot _exps=amx,mapped' \
     '-ot attn=cpu,mapped -ot nothing=mapped' '-c 77 -b 5 --kv-type f32 -t 1 --numa shard'; do
     run 0 plan --json -q $flags
     check "JSON with $flags" valid "$out"

@@ -362,7 +362,7 @@ static void plans_tell_what_is_taken(void **state)
     session.kv_type = TSR_KV_F32;
     struct tsr_error error = {0};
     tsr_plan *plan;
-    tsr_engine *engine;
+    tsr_engine *engine = NULL;
     tsr_session *opened;
     if (tsr_plan_create(&settings, &session, &plan, &error) ||
         tsr_engine_open(&settings, &engine, &error))

@@ -160,88 +160,92 @@ struct plan_case {
 #define BUDGET_SPENT "the pool's budget is spent"
 
 /* clang-format off */
+#define IN(tensor, pool)         {tensor, pool, NULL, POOL_AMX, NULL}
+#define BY(tensor, pool, kernel) {tensor, pool, kernel, POOL_AMX, NULL}
+#define WHY(tensor, pool, kernel, refuser, reason) {tensor, pool, kernel, refuser, reason}
+
 static const struct plan_case cases[] = {
     /* Pools by role, at every level. */
     {.name = "experts on tiles", .spec = &moe, .cpu_flags = AMX, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_AMX, "amx Q4_0"}, {"blk.0.ffn_down_exps.weight", POOL_AMX, "amx Q4_0"},
-        {"blk.0.attn_q.weight", POOL_AMX, "amx Q4_0"}, {"output.weight", POOL_AMX, "amx Q8_0"}}},
+        BY("blk.0.ffn_gate_exps.weight", POOL_AMX, "amx Q4_0"), BY("blk.0.ffn_down_exps.weight", POOL_AMX, "amx Q4_0"),
+        BY("blk.0.attn_q.weight", POOL_AMX, "amx Q4_0"), BY("output.weight", POOL_AMX, "amx Q8_0")}},
     {.name = "what is never on tiles", .spec = &moe, .cpu_flags = AMX, .expected = {
-        {"blk.0.ffn_gate_inp.weight", POOL_MAPPED, "avx512 mapped F32", POOL_AMX, "the router stays in its file precision"},
-        {"blk.0.attn_norm.weight", POOL_MAPPED, NULL, POOL_AMX, NOT_A_MATRIX},
-        {"blk.0.attn_q_norm.weight", POOL_MAPPED, NULL, POOL_CPU, NOT_A_MATRIX},
-        {"token_embd.weight", POOL_MAPPED, NULL, POOL_AMX, "rows of the embedding are looked up, not multiplied"}}},
+        WHY("blk.0.ffn_gate_inp.weight", POOL_MAPPED, "avx512 mapped F32", POOL_AMX, "the router stays in its file precision"),
+        WHY("blk.0.attn_norm.weight", POOL_MAPPED, NULL, POOL_AMX, NOT_A_MATRIX),
+        WHY("blk.0.attn_q_norm.weight", POOL_MAPPED, NULL, POOL_CPU, NOT_A_MATRIX),
+        WHY("token_embd.weight", POOL_MAPPED, NULL, POOL_AMX, "rows of the embedding are looked up, not multiplied")}},
     {.name = "tiles amid AVX2", .spec = &moe, .cpu_flags = AMX_AVX2, .expected = {
-        {"blk.0.ffn_up_exps.weight", POOL_AMX, "amx+avx2 Q4_0"}, {"blk.0.attn_output.weight", POOL_AMX, "amx+avx2 Q4_0"}}},
+        BY("blk.0.ffn_up_exps.weight", POOL_AMX, "amx+avx2 Q4_0"), BY("blk.0.attn_output.weight", POOL_AMX, "amx+avx2 Q4_0")}},
     {.name = "no AMX: avx512", .spec = &moe, .cpu_flags = AVX512, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_CPU, "avx512 Q4_0"}, {"output.weight", POOL_CPU, "avx512 Q8_0"}}},
+        BY("blk.0.ffn_gate_exps.weight", POOL_CPU, "avx512 Q4_0"), BY("output.weight", POOL_CPU, "avx512 Q8_0")}},
     {.name = "no AMX: avx2", .spec = &moe, .cpu_flags = AVX2, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_CPU, "avx2 Q4_0"}, {"blk.0.ffn_gate_inp.weight", POOL_MAPPED, "avx2 mapped F32"}}},
+        BY("blk.0.ffn_gate_exps.weight", POOL_CPU, "avx2 Q4_0"), BY("blk.0.ffn_gate_inp.weight", POOL_MAPPED, "avx2 mapped F32")}},
     {.name = "no AMX: scalar", .spec = &moe, .cpu_flags = 0, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_CPU, "scalar Q4_0"}, {"blk.0.ffn_gate_inp.weight", POOL_MAPPED, "scalar mapped F32"}}},
+        BY("blk.0.ffn_gate_exps.weight", POOL_CPU, "scalar Q4_0"), BY("blk.0.ffn_gate_inp.weight", POOL_MAPPED, "scalar mapped F32")}},
     {.name = "tiles without bf16 products", .spec = &moe, .cpu_flags = AVX512 | CPU_AMX_TILE | CPU_AMX_INT8, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_CPU, "avx512 Q4_0"}}},
+        BY("blk.0.ffn_gate_exps.weight", POOL_CPU, "avx512 Q4_0")}},
     {.name = "tiles without AVX2", .spec = &moe, .cpu_flags = TILES, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_CPU, "scalar Q4_0"}}},
+        BY("blk.0.ffn_gate_exps.weight", POOL_CPU, "scalar Q4_0")}},
     {.name = "a dense model", .spec = &dense, .cpu_flags = AMX, .expected = {
-        {"blk.0.ffn_gate.weight", POOL_AMX, "amx Q4_0"}, {"blk.0.ffn_down.weight", POOL_AMX, "amx Q4_0"},
-        {"blk.0.attn_v.weight", POOL_AMX, "amx Q8_0"}, {"rope_freqs.weight", POOL_MAPPED, NULL, POOL_AMX, NOT_A_MATRIX}}},
+        BY("blk.0.ffn_gate.weight", POOL_AMX, "amx Q4_0"), BY("blk.0.ffn_down.weight", POOL_AMX, "amx Q4_0"),
+        BY("blk.0.attn_v.weight", POOL_AMX, "amx Q8_0"), WHY("rope_freqs.weight", POOL_MAPPED, NULL, POOL_AMX, NOT_A_MATRIX)}},
     {.name = "a dense model without AMX", .spec = &dense, .cpu_flags = AVX2, .expected = {
-        {"blk.0.ffn_gate.weight", POOL_CPU, "avx2 Q4_0"}, {"rope_freqs.weight", POOL_MAPPED, NULL, POOL_CPU, NOT_A_MATRIX}}},
+        BY("blk.0.ffn_gate.weight", POOL_CPU, "avx2 Q4_0"), WHY("rope_freqs.weight", POOL_MAPPED, NULL, POOL_CPU, NOT_A_MATRIX)}},
     {.name = "biases", .spec = &biased, .cpu_flags = AMX, .expected = {
-        {"blk.0.attn_q.bias", POOL_MAPPED, NULL, POOL_AMX, NOT_A_MATRIX}, {"blk.0.attn_q.weight", POOL_AMX, "amx Q5_0"},
-        {"blk.0.ffn_up.weight", POOL_AMX, "amx Q5_1"}}},
+        WHY("blk.0.attn_q.bias", POOL_MAPPED, NULL, POOL_AMX, NOT_A_MATRIX), BY("blk.0.attn_q.weight", POOL_AMX, "amx Q5_0"),
+        BY("blk.0.ffn_up.weight", POOL_AMX, "amx Q5_1")}},
     {.name = "a tied output", .spec = &tied, .cpu_flags = AMX, .expected = {
-        {"output.weight", POOL_AMX, "amx Q8_0"}, {"token_embd.weight", POOL_MAPPED}, {"blk.0.ffn_up.weight", POOL_AMX, "amx Q4_1"}}},
+        BY("output.weight", POOL_AMX, "amx Q8_0"), IN("token_embd.weight", POOL_MAPPED), BY("blk.0.ffn_up.weight", POOL_AMX, "amx Q4_1")}},
     {.name = "a tied output, as it is", .spec = &tied, .cpu_flags = AVX2, .overrides = {"^output=mapped"}, .expected = {
-        {"output.weight", POOL_MAPPED, "avx2 mapped Q8_0"}, {"token_embd.weight", POOL_MAPPED}}},
+        BY("output.weight", POOL_MAPPED, "avx2 mapped Q8_0"), IN("token_embd.weight", POOL_MAPPED)}},
     {.name = "experts of llama", .spec = &mixtral, .cpu_flags = AMX, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_AMX, "amx MXFP4"}, {"output.weight", POOL_AMX, "amx IQ4_NL"}}},
+        BY("blk.0.ffn_gate_exps.weight", POOL_AMX, "amx MXFP4"), BY("output.weight", POOL_AMX, "amx IQ4_NL")}},
 
     /* Types and shapes. */
     {.name = "K-quants", .spec = &k_quants, .cpu_flags = AMX, .expected = {
-        {"blk.0.attn_q.weight", POOL_AMX, "amx Q4_K"}, {"blk.0.ffn_down_exps.weight", POOL_AMX, "amx Q6_K"}, {"output.weight", POOL_AMX, "amx Q5_K"}}},
+        BY("blk.0.attn_q.weight", POOL_AMX, "amx Q4_K"), BY("blk.0.ffn_down_exps.weight", POOL_AMX, "amx Q6_K"), BY("output.weight", POOL_AMX, "amx Q5_K")}},
     {.name = "K-quants, scalar", .spec = &k_quants, .cpu_flags = 0, .expected = {
-        {"blk.0.attn_q.weight", POOL_CPU, "scalar Q4_K"}, {"blk.0.ffn_down_exps.weight", POOL_CPU, "scalar Q6_K"}}},
+        BY("blk.0.attn_q.weight", POOL_CPU, "scalar Q4_K"), BY("blk.0.ffn_down_exps.weight", POOL_CPU, "scalar Q6_K")}},
     {.name = "floats", .spec = &halves, .cpu_flags = AMX, .expected = {
-        {"blk.0.attn_q.weight", POOL_AMX, "amx F16"}, {"blk.0.ffn_up_exps.weight", POOL_AMX, "amx BF16"}, {"output.weight", POOL_AMX, "amx F32"}}},
+        BY("blk.0.attn_q.weight", POOL_AMX, "amx F16"), BY("blk.0.ffn_up_exps.weight", POOL_AMX, "amx BF16"), BY("output.weight", POOL_AMX, "amx F32")}},
     {.name = "floats without AMX", .spec = &halves, .cpu_flags = AVX512, .expected = {
-        {"blk.0.attn_q.weight", POOL_CPU, "avx512 F16"}, {"blk.0.ffn_up_exps.weight", POOL_CPU, "avx512 BF16"}}},
+        BY("blk.0.attn_q.weight", POOL_CPU, "avx512 F16"), BY("blk.0.ffn_up_exps.weight", POOL_CPU, "avx512 BF16")}},
     {.name = "16 columns short of a panel", .spec = &odd, .cpu_flags = AMX, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_AMX, "amx F16"}, {"blk.0.ffn_down_exps.weight", POOL_AMX}, {"blk.0.attn_k.weight", POOL_AMX}, {"output.weight", POOL_AMX}}},
+        BY("blk.0.ffn_gate_exps.weight", POOL_AMX, "amx F16"), IN("blk.0.ffn_down_exps.weight", POOL_AMX), IN("blk.0.attn_k.weight", POOL_AMX), IN("output.weight", POOL_AMX)}},
     {.name = "16 columns short of a panel, two nodes", .spec = &odd, .cpu_flags = AMX, .n_nodes = 2, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_AMX}, {"output.weight", POOL_AMX}}},
-    {.name = "odd columns, scalar", .spec = &odd, .cpu_flags = 0, .expected = {{"blk.0.attn_k.weight", POOL_CPU}, {"output.weight", POOL_CPU}}},
-    {.name = "one column", .spec = &one_column, .cpu_flags = AMX, .expected = {{"output.weight", POOL_AMX, "amx Q4_0"}}},
-    {.name = "one column on two nodes", .spec = &one_column, .cpu_flags = AVX2, .n_nodes = 2, .expected = {{"output.weight", POOL_CPU}}},
-    {.name = "three nodes", .spec = &moe, .cpu_flags = AMX, .n_nodes = 3, .expected = {{"blk.0.ffn_up_exps.weight", POOL_AMX}}},
+        IN("blk.0.ffn_gate_exps.weight", POOL_AMX), IN("output.weight", POOL_AMX)}},
+    {.name = "odd columns, scalar", .spec = &odd, .cpu_flags = 0, .expected = {IN("blk.0.attn_k.weight", POOL_CPU), IN("output.weight", POOL_CPU)}},
+    {.name = "one column", .spec = &one_column, .cpu_flags = AMX, .expected = {BY("output.weight", POOL_AMX, "amx Q4_0")}},
+    {.name = "one column on two nodes", .spec = &one_column, .cpu_flags = AVX2, .n_nodes = 2, .expected = {IN("output.weight", POOL_CPU)}},
+    {.name = "three nodes", .spec = &moe, .cpu_flags = AMX, .n_nodes = 3, .expected = {IN("blk.0.ffn_up_exps.weight", POOL_AMX)}},
 
     /* Kernels that are not there. */
     {.name = "no tile kernel", .spec = &moe, .cpu_flags = AMX, .loss = LOSE_TILES, .lost = BLOCK_Q4_0, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_CPU, "avx512 Q4_0", POOL_AMX, "no tile kernel for this type"}, {"output.weight", POOL_AMX}}},
+        WHY("blk.0.ffn_gate_exps.weight", POOL_CPU, "avx512 Q4_0", POOL_AMX, "no tile kernel for this type"), IN("output.weight", POOL_AMX)}},
     {.name = "no packed kernel", .spec = &moe, .cpu_flags = AVX2, .loss = LOSE_PACKED, .lost = BLOCK_Q8_0, .expected = {
-        {"output.weight", POOL_MAPPED, "avx2 mapped Q8_0", POOL_CPU, "no packed kernel for this type"}, {"blk.0.attn_q.weight", POOL_CPU}}},
-    {.name = "no mapped kernel where none is needed", .spec = &moe, .cpu_flags = AVX2, .loss = LOSE_MAPPED, .lost = BLOCK_Q8_0, .expected = {{"output.weight", POOL_CPU}}},
+        WHY("output.weight", POOL_MAPPED, "avx2 mapped Q8_0", POOL_CPU, "no packed kernel for this type"), IN("blk.0.attn_q.weight", POOL_CPU)}},
+    {.name = "no mapped kernel where none is needed", .spec = &moe, .cpu_flags = AVX2, .loss = LOSE_MAPPED, .lost = BLOCK_Q8_0, .expected = {IN("output.weight", POOL_CPU)}},
     {.name = "no mapped kernel for the router", .spec = &moe, .cpu_flags = AMX, .loss = LOSE_MAPPED, .lost = BLOCK_F32,
      .code = TSR_EUNSUPPORTED, .errors = {"model.gguf: tensor blk.0.ffn_gate_inp.weight (F32)", "pool amx refuses: the router stays", "pool mapped refuses: no kernel for this type"}},
 
     /* Overrides: every pool by name, the first match, lists, what cannot be. */
     {.name = "-ot to cpu", .spec = &moe, .cpu_flags = AMX, .overrides = {"ffn_.*_exps=cpu"}, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_CPU, "avx512 Q4_0"}, {"blk.0.ffn_down_exps.weight", POOL_CPU}, {"blk.0.attn_q.weight", POOL_AMX}}},
-    {.name = "-ot to amx", .spec = &moe, .cpu_flags = AMX, .overrides = {"_exps=amx"}, .expected = {{"blk.0.ffn_gate_exps.weight", POOL_AMX}}},
+        BY("blk.0.ffn_gate_exps.weight", POOL_CPU, "avx512 Q4_0"), IN("blk.0.ffn_down_exps.weight", POOL_CPU), IN("blk.0.attn_q.weight", POOL_AMX)}},
+    {.name = "-ot to amx", .spec = &moe, .cpu_flags = AMX, .overrides = {"_exps=amx"}, .expected = {IN("blk.0.ffn_gate_exps.weight", POOL_AMX)}},
     {.name = "-ot to mapped", .spec = &moe, .cpu_flags = AMX, .overrides = {"attn_(q|k|v)\\.=mapped"}, .expected = {
-        {"blk.0.attn_q.weight", POOL_MAPPED, "avx512 mapped Q4_0"}, {"blk.0.attn_v.weight", POOL_MAPPED}, {"blk.0.attn_output.weight", POOL_AMX}}},
+        BY("blk.0.attn_q.weight", POOL_MAPPED, "avx512 mapped Q4_0"), IN("blk.0.attn_v.weight", POOL_MAPPED), IN("blk.0.attn_output.weight", POOL_AMX)}},
     {.name = "the last of several cannot be honoured", .spec = &moe, .cpu_flags = AMX, .overrides = {"gate_exps=mapped", "_exps=cpu", "gate=amx"}, .code = TSR_EINVAL, .errors = {"-ot 'gate=amx'", "ffn_gate_inp"}},
     {.name = "the first match counts", .spec = &moe, .cpu_flags = AMX, .overrides = {"gate_exps=mapped", "_exps=cpu"}, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_MAPPED}, {"blk.0.ffn_up_exps.weight", POOL_CPU}, {"blk.0.ffn_gate_inp.weight", POOL_MAPPED}}},
+        IN("blk.0.ffn_gate_exps.weight", POOL_MAPPED), IN("blk.0.ffn_up_exps.weight", POOL_CPU), IN("blk.0.ffn_gate_inp.weight", POOL_MAPPED)}},
     {.name = "a list of pools", .spec = &moe, .cpu_flags = AMX, .overrides = {"blk\\.0\\.=cpu,mapped"}, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_CPU}, {"blk.0.attn_norm.weight", POOL_MAPPED, NULL, POOL_CPU, NOT_A_MATRIX}, {"output.weight", POOL_AMX}}},
+        IN("blk.0.ffn_gate_exps.weight", POOL_CPU), WHY("blk.0.attn_norm.weight", POOL_MAPPED, NULL, POOL_CPU, NOT_A_MATRIX), IN("output.weight", POOL_AMX)}},
     {.name = "a list in an order of its own", .spec = &moe, .cpu_flags = AMX, .overrides = {".=mapped,cpu,amx"}, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_MAPPED, "avx512 mapped Q4_0"}, {"output.weight", POOL_MAPPED}}},
+        BY("blk.0.ffn_gate_exps.weight", POOL_MAPPED, "avx512 mapped Q4_0"), IN("output.weight", POOL_MAPPED)}},
     {.name = "an anchored pattern", .spec = &moe, .cpu_flags = AMX, .overrides = {"^output\\.weight$=cpu"}, .expected = {
-        {"output.weight", POOL_CPU}, {"output_norm.weight", POOL_MAPPED}, {"blk.0.attn_output.weight", POOL_AMX}}},
+        IN("output.weight", POOL_CPU), IN("output_norm.weight", POOL_MAPPED), IN("blk.0.attn_output.weight", POOL_AMX)}},
     {.name = "a pattern with '='", .spec = &moe, .cpu_flags = AMX, .overrides = {"(?=attn_q\\.)attn=cpu"}, .expected = {
-        {"blk.0.attn_q.weight", POOL_CPU}, {"blk.0.attn_k.weight", POOL_AMX}}},
-    {.name = "an override of nothing", .spec = &moe, .cpu_flags = AMX, .overrides = {"shexp=cpu"}, .expected = {{"blk.0.attn_q.weight", POOL_AMX}}},
+        IN("blk.0.attn_q.weight", POOL_CPU), IN("blk.0.attn_k.weight", POOL_AMX)}},
+    {.name = "an override of nothing", .spec = &moe, .cpu_flags = AMX, .overrides = {"shexp=cpu"}, .expected = {IN("blk.0.attn_q.weight", POOL_AMX)}},
     {.name = "-ot a norm to cpu", .spec = &moe, .cpu_flags = AMX, .overrides = {"attn_norm=cpu"}, .code = TSR_EINVAL,
      .errors = {"-ot 'attn_norm=cpu'", "tensor blk.0.attn_norm.weight (F32)", "pool cpu refuses: " NOT_A_MATRIX}},
     {.name = "-ot the embedding to amx", .spec = &moe, .cpu_flags = AMX, .overrides = {"token_embd=amx"}, .code = TSR_EINVAL,
@@ -249,7 +253,7 @@ static const struct plan_case cases[] = {
     {.name = "-ot to amx without AMX", .spec = &moe, .cpu_flags = AVX512, .overrides = {"_exps=amx"}, .code = TSR_EINVAL,
      .errors = {"-ot '_exps=amx'", "blk.0.ffn_gate_exps.weight (Q4_0)", "pool amx refuses: " NO_TILES}},
     {.name = "-ot to amx or else, without AMX", .spec = &moe, .cpu_flags = AVX512, .overrides = {"_exps=amx,cpu"}, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_CPU, NULL, POOL_AMX, NO_TILES}}},
+        WHY("blk.0.ffn_gate_exps.weight", POOL_CPU, NULL, POOL_AMX, NO_TILES)}},
     {.name = "-ot to a pool without the kernel", .spec = &moe, .cpu_flags = AVX2, .loss = LOSE_MAPPED, .lost = BLOCK_Q8_0, .overrides = {"^output\\.=mapped"}, .code = TSR_EINVAL,
      .errors = {"output.weight (Q8_0)", "pool mapped refuses: no kernel for this type"}},
     {.name = "a bad pattern", .spec = &moe, .cpu_flags = AVX2, .overrides = {"attn_(q=cpu"}, .code = TSR_EINVAL, .errors = {"-ot 'attn_(q=cpu'", "missing closing parenthesis"}},
@@ -263,16 +267,16 @@ static const struct plan_case cases[] = {
 
     /* Budgets. */
     {.name = "no room on tiles", .spec = &moe, .cpu_flags = AMX, .budgets = {[POOL_AMX] = BYTES(0)}, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_CPU, NULL, POOL_AMX, BUDGET_SPENT}, {"output.weight", POOL_CPU}, {"blk.0.attn_norm.weight", POOL_MAPPED, NULL, POOL_AMX, NOT_A_MATRIX}}},
+        WHY("blk.0.ffn_gate_exps.weight", POOL_CPU, NULL, POOL_AMX, BUDGET_SPENT), IN("output.weight", POOL_CPU), WHY("blk.0.attn_norm.weight", POOL_MAPPED, NULL, POOL_AMX, NOT_A_MATRIX)}},
     /* Q4_0: an attention matrix of 64 x 64 takes 2304 bytes, experts of 96 x 64 13824. */
     {.name = "room for some", .spec = &moe, .cpu_flags = AMX, .budgets = {[POOL_AMX] = BYTES(16000)}, .expected = {
-        {"output.weight", POOL_AMX}, {"blk.0.attn_q.weight", POOL_AMX}, {"blk.0.ffn_gate_exps.weight", POOL_CPU, NULL, POOL_AMX, BUDGET_SPENT}}},
+        IN("output.weight", POOL_AMX), IN("blk.0.attn_q.weight", POOL_AMX), WHY("blk.0.ffn_gate_exps.weight", POOL_CPU, NULL, POOL_AMX, BUDGET_SPENT)}},
     {.name = "both packed pools full", .spec = &moe, .cpu_flags = AMX, .budgets = {[POOL_AMX] = BYTES(100), [POOL_CPU] = BYTES(100)}, .expected = {
-        {"blk.0.ffn_gate_exps.weight", POOL_MAPPED, "avx512 mapped Q4_0", POOL_CPU, BUDGET_SPENT}, {"output.weight", POOL_MAPPED, NULL, POOL_AMX, BUDGET_SPENT}}},
+        WHY("blk.0.ffn_gate_exps.weight", POOL_MAPPED, "avx512 mapped Q4_0", POOL_CPU, BUDGET_SPENT), WHY("output.weight", POOL_MAPPED, NULL, POOL_AMX, BUDGET_SPENT)}},
     /* F16, 64 x 64. */
-    {.name = "exactly enough", .spec = &halves, .cpu_flags = AVX2, .overrides = {"attn_q\\.=cpu", ".=mapped"}, .budgets = {[POOL_CPU] = BYTES(8192)}, .expected = {{"blk.0.attn_q.weight", POOL_CPU}}},
+    {.name = "exactly enough", .spec = &halves, .cpu_flags = AVX2, .overrides = {"attn_q\\.=cpu", ".=mapped"}, .budgets = {[POOL_CPU] = BYTES(8192)}, .expected = {IN("blk.0.attn_q.weight", POOL_CPU)}},
     {.name = "one byte less", .spec = &halves, .cpu_flags = AVX2, .overrides = {"attn_q\\.=cpu,mapped", ".=mapped"}, .budgets = {[POOL_CPU] = BYTES(8191)}, .expected = {
-        {"blk.0.attn_q.weight", POOL_MAPPED, NULL, POOL_CPU, BUDGET_SPENT}}},
+        WHY("blk.0.attn_q.weight", POOL_MAPPED, NULL, POOL_CPU, BUDGET_SPENT)}},
     {.name = "a budget that cannot be met", .spec = &moe, .cpu_flags = AMX, .budgets = {[POOL_MAPPED] = BYTES(1000)}, .code = TSR_ENOMEM,
      .errors = {"tensor token_embd.weight (Q8_0)", "pool mapped refuses: " BUDGET_SPENT ": 2720 bytes wanted, 1000 left"}},
     {.name = "no pool has room", .spec = &k_quants, .cpu_flags = AVX2, .budgets = {[POOL_CPU] = BYTES(0), [POOL_MAPPED] = BYTES(100000)}, .code = TSR_ENOMEM,
@@ -280,8 +284,8 @@ static const struct plan_case cases[] = {
     {.name = "an override into a full pool", .spec = &moe, .cpu_flags = AMX, .overrides = {"_exps=amx"}, .budgets = {[POOL_AMX] = BYTES(8000)}, .code = TSR_EINVAL,
      .errors = {"-ot '_exps=amx'", "blk.0.ffn_gate_exps.weight", "pool amx refuses: " BUDGET_SPENT}},
     {.name = "a budget on two nodes", .spec = &moe, .cpu_flags = AMX, .n_nodes = 2, .budgets = {[POOL_AMX] = BYTES(16000)}, .expected = {
-        {"blk.0.attn_q.weight", POOL_AMX}, {"blk.0.ffn_gate_exps.weight", POOL_CPU, NULL, POOL_AMX, BUDGET_SPENT}}},
-    {.name = "a tied output needs no room in the mapping", .spec = &tied, .cpu_flags = AVX2, .overrides = {"token_embd|output\\.=mapped"}, .expected = {{"output.weight", POOL_MAPPED}}},
+        IN("blk.0.attn_q.weight", POOL_AMX), WHY("blk.0.ffn_gate_exps.weight", POOL_CPU, NULL, POOL_AMX, BUDGET_SPENT)}},
+    {.name = "a tied output needs no room in the mapping", .spec = &tied, .cpu_flags = AVX2, .overrides = {"token_embd|output\\.=mapped"}, .expected = {IN("output.weight", POOL_MAPPED)}},
 };
 /* clang-format on */
 
@@ -296,7 +300,7 @@ static const struct placement *find(const struct plan *plan, const char *name)
     return NULL;
 }
 
-static void check_places(const struct plan_case *c, const struct plan *plan)
+static void check_places(const struct plan_case *c, const struct plan *plan, bool check_kernels)
 {
     for (size_t i = 0; i < 4 && c->expected[i].tensor; i++) {
         const struct expected *e = &c->expected[i];
@@ -304,13 +308,27 @@ static void check_places(const struct plan_case *c, const struct plan *plan)
         const char *kernel = place->kernel ? place->kernel->name : "none";
         if (place->pool != e->pool)
             fail_msg("%s: %s is in pool %s", c->name, e->tensor, plan_pool_name(place->pool));
-        if (e->kernel && strncmp(kernel, e->kernel, strlen(e->kernel)) != 0)
+        if (check_kernels && e->kernel && strncmp(kernel, e->kernel, strlen(e->kernel)) != 0)
             fail_msg("%s: %s has kernel %s", c->name, e->tensor, kernel);
         const char *reason = place->refusals[e->refuser].reason;
         if (e->reason && (!reason || strcmp(reason, e->reason) != 0))
             fail_msg("%s: pool %s said of %s: %s", c->name, plan_pool_name(e->refuser), e->tensor,
                      reason ? reason : "nothing");
     }
+}
+
+/* Even the tables of an instruction set may be made by its instructions: a machine without AVX-512
+ * plans for AVX2 instead. */
+static uint32_t usable_flags(uint32_t flags)
+{
+    struct cpu_info info;
+    uint32_t present = TILES;
+    cpu_detect(&info);
+    for (int i = 0; i < CPU_FEATURE_COUNT; i++)
+        present |= info.features[i].present ? info.features[i].flag : 0;
+    if ((present & AVX512) != AVX512)
+        present &= ~(uint32_t)(AVX512 & ~AVX2);
+    return flags & present;
 }
 
 /* Each part lies where the one before it in its arena ended. */
@@ -390,12 +408,12 @@ static void lose_kernel(const struct plan_case *c, struct kernel_set *kernels)
         kernels->mapped[c->lost].gemm = NULL;
 }
 
-static int make_plan(const struct plan_case *c, const struct model *model,
+static int make_plan(const struct plan_case *c, uint32_t cpu_flags, const struct model *model,
                      struct kernel_set *kernels, struct plan **plan, struct tsr_error *error)
 {
     struct plan_settings settings = {.shares = {.n_nodes = c->n_nodes ? c->n_nodes : 1},
                                      .overrides = c->overrides};
-    bool tiles = c->cpu_flags & CPU_AVX2 && (c->cpu_flags & TILES) == TILES;
+    bool tiles = cpu_flags & CPU_AVX2 && (cpu_flags & TILES) == TILES;
     settings.no_tiles = tiles ? NULL : NO_TILES;
     for (int node = 0; node < settings.shares.n_nodes; node++)
         settings.shares.workers[node] = 2;
@@ -403,7 +421,7 @@ static int make_plan(const struct plan_case *c, const struct model *model,
         settings.n_overrides++;
     for (int pool = 0; pool < POOL_COUNT; pool++)
         settings.budgets[pool] = c->budgets[pool] ? c->budgets[pool] - 1 : UINT64_MAX;
-    kernel_set_init(kernels, c->cpu_flags);
+    kernel_set_init(kernels, cpu_flags);
     lose_kernel(c, kernels);
     return plan_create(model, kernels, &settings, plan, error);
 }
@@ -423,17 +441,22 @@ static void every_case(void **state)
 {
     (void)state;
     static struct kernel_set kernels;
+    size_t n_planned = 0;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const struct plan_case *c = &cases[i];
+        uint32_t cpu_flags = usable_flags(c->cpu_flags);
+        if ((c->cpu_flags ^ cpu_flags) & CPU_AVX2)
+            continue; /* no vectors, no tiles */
+        n_planned++;
         struct tsr_error error = {0};
-        struct gguf *gguf;
-        struct model *model;
+        struct gguf *gguf = NULL;
+        struct model *model = NULL;
         struct plan *plan;
         if (gguf_open(write_model(c->spec), &gguf, &error) || model_open(gguf, &model, &error))
             fail_msg("%s: %s", c->name, error.text);
-        check_error(c, make_plan(c, model, &kernels, &plan, &error), &error);
+        check_error(c, make_plan(c, cpu_flags, model, &kernels, &plan, &error), &error);
         if (plan) {
-            check_places(c, plan);
+            check_places(c, plan, cpu_flags == c->cpu_flags);
             check_arenas(c, plan);
             check_sums(c, plan);
             check_roles(plan);
@@ -444,7 +467,8 @@ static void every_case(void **state)
         model_close(model);
         gguf_close(gguf);
     }
-    print_message("%zu cases\n", sizeof cases / sizeof cases[0]);
+    print_message("%zu cases\n", n_planned);
+    assert_true(n_planned > 0);
 }
 
 int main(void)
