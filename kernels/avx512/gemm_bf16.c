@@ -24,8 +24,9 @@
 
 enum {
     PAIR_BYTES = 4,
-    FEW_ROWS = 4,
-    FEW_AHEAD = 4096, /* bytes of a panel that few rows prefetch */
+    FEW_ROWS = 8,
+    FEW_SUMS = 4,
+    FEW_AHEAD = 8192, /* bytes: how far ahead few rows prefetch */
     TILE_ROWS = 12,
     TILE_COLUMNS = 2 * PANEL_COLUMNS,
     CHUNK_PAIRS = 128,
@@ -71,20 +72,20 @@ static ALWAYS_INLINE void store_sums(float *c, __m512 sum, int columns, bool acc
 /* ---- Few rows -------------------------------------------------------------------------------- */
 
 /* `rows` (1 to FEW_ROWS) rows of A times one panel. Pairs that follow each other have sums of their
- * own, so that one need not wait for the one before. */
+ * own, as many as registers hold, so that one need not wait for the one before. */
 static ALWAYS_INLINE void few_panel(const struct gemm_args *g, int rows, const char *panel,
                                     float *c, int columns)
 {
-    enum { SUMS = 4 };
+    const int n_sums = rows <= 4 ? FEW_SUMS : FEW_SUMS / 2;
     const char *a = g->a;
     const int pairs = float_panel_k(g->k) / 2;
-    __m512 sums[SUMS][FEW_ROWS];
-    for (int s = 0; s < SUMS; s++)
+    __m512 sums[FEW_SUMS][FEW_ROWS];
+    for (int s = 0; s < n_sums; s++)
         for (int i = 0; i < rows; i++)
             sums[s][i] = _mm512_setzero_ps();
     int p = 0;
-    for (; p + SUMS <= pairs; p += SUMS)
-        for (int s = 0; s < SUMS; s++) {
+    for (; p + n_sums <= pairs; p += n_sums)
+        for (int s = 0; s < n_sums; s++) {
             prefetch(panel + (size_t)(p + s) * VECTOR_BYTES, FEW_AHEAD, _MM_HINT_T0);
             __m512i w = load_pairs(panel, p + s);
             for (int i = 0; i < rows; i++)
@@ -96,9 +97,9 @@ static ALWAYS_INLINE void few_panel(const struct gemm_args *g, int rows, const c
             sums[0][i] = add_pair(sums[0][i], a + (size_t)i * g->a_stride + (size_t)p * PAIR_BYTES,
                                   load_pairs(panel, p));
     for (int i = 0; i < rows; i++) {
-        __m512 sum = _mm512_add_ps(_mm512_add_ps(sums[0][i], sums[1][i]),
-                                   _mm512_add_ps(sums[2][i], sums[3][i]));
-        store_sums(c + (size_t)i * g->ldc, sum, columns, false);
+        for (int s = 1; s < n_sums; s++)
+            sums[0][i] = _mm512_add_ps(sums[0][i], sums[s][i]);
+        store_sums(c + (size_t)i * g->ldc, sums[0][i], columns, false);
     }
 }
 
@@ -216,6 +217,10 @@ static void gemm(const struct gemm_args *g)
     case 1: gemm_few(g, 1); break;
     case 2: gemm_few(g, 2); break;
     case 3: gemm_few(g, 3); break;
+    case 4: gemm_few(g, 4); break;
+    case 5: gemm_few(g, 5); break;
+    case 6: gemm_few(g, 6); break;
+    case 7: gemm_few(g, 7); break;
     case FEW_ROWS: gemm_few(g, FEW_ROWS); break;
     default: gemm_many(g);
     }
