@@ -11,7 +11,9 @@
  *       A [rows, chunk] is copied to scratch, with a fixed distance between rows
  *       for each pair of panels, whose chunk stays in L1
  *         register blocks of 12 rows and 32 columns
- */
+ *
+ * Between chunks the sums rest in scratch: rows of C may lie so that many of them fall into the same
+ * few sets of a cache. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -31,8 +33,10 @@ enum {
     TILE_COLUMNS = 2 * PANEL_COLUMNS,
     CHUNK_PAIRS = 128,
     CHUNK_STRIDE = CHUNK_PAIRS * PAIR_BYTES + 64, /* an odd number of cache lines */
-    BLOCK_ROWS = 192,     /* of A in scratch, a multiple of TILE_ROWS */
-    BLOCK_COLUMNS = 256,  /* whose sums stay in L2 from chunk to chunk */
+    /* Of a block: a chunk of A (108 KiB) and the sums (192 KiB) stay in L2. */
+    BLOCK_ROWS = 192,
+    BLOCK_COLUMNS = 256,
+    A_BYTES = BLOCK_ROWS * CHUNK_STRIDE,
 };
 
 static int least(int a, int b)
@@ -61,11 +65,10 @@ static ALWAYS_INLINE __m512i load_pairs(const char *panel, int pair)
     return _mm512_loadu_si512(panel + (size_t)pair * VECTOR_BYTES);
 }
 
-static ALWAYS_INLINE void store_sums(float *c, __m512 sum, int columns, bool accumulate)
+/* The first `columns` (up to all) of a panel's. */
+static ALWAYS_INLINE void store_columns(float *c, __m512 sum, int columns)
 {
     __mmask16 mask = (__mmask16)(columns < PANEL_COLUMNS ? (1u << columns) - 1 : 0xffff);
-    if (accumulate)
-        sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, c));
     _mm512_mask_storeu_ps(c, mask, sum);
 }
 
@@ -99,7 +102,7 @@ static ALWAYS_INLINE void few_panel(const struct gemm_args *g, int rows, const c
     for (int i = 0; i < rows; i++) {
         for (int s = 1; s < n_sums; s++)
             sums[0][i] = _mm512_add_ps(sums[0][i], sums[s][i]);
-        store_sums(c + (size_t)i * g->ldc, sums[0][i], columns, false);
+        store_columns(c + (size_t)i * g->ldc, sums[0][i], columns);
     }
 }
 
@@ -116,10 +119,11 @@ struct tile {
     const char *b; /* the first of up to two panels, at the first pair */
     size_t b_next; /* bytes from panel to panel */
     int pairs;
-    float *c; /* [rows, columns] */
+    float *sums; /* [rows, TILE_COLUMNS], of the chunks before */
+    float *c;    /* [rows, columns] */
     size_t ldc;
-    int columns;     /* 1..TILE_COLUMNS */
-    bool accumulate; /* add to c */
+    int columns; /* 1..TILE_COLUMNS */
+    bool first, last; /* chunk: there are no sums yet; they go to c */
 };
 
 /* `rows` and `vectors` are constants where this is inlined. The panels to come are prefetched. */
@@ -141,9 +145,17 @@ static ALWAYS_INLINE void tile_multiply(const struct tile *t, int rows, int vect
                 sums[i][v] = add_pair(sums[i][v], a + i * CHUNK_STRIDE, w[v]);
     }
     for (int i = 0; i < rows; i++)
-        for (int v = 0; v < vectors; v++)
-            store_sums(t->c + (size_t)i * t->ldc + v * PANEL_COLUMNS, sums[i][v],
-                       t->columns - v * PANEL_COLUMNS, t->accumulate);
+        for (int v = 0; v < vectors; v++) {
+            float *before = t->sums + i * TILE_COLUMNS + v * PANEL_COLUMNS;
+            __m512 sum = sums[i][v];
+            if (!t->first)
+                sum = _mm512_add_ps(sum, _mm512_load_ps(before));
+            if (t->last)
+                store_columns(t->c + (size_t)i * t->ldc + v * PANEL_COLUMNS, sum,
+                              t->columns - v * PANEL_COLUMNS);
+            else
+                _mm512_store_ps(before, sum);
+        }
 }
 
 /* Multiplies as many of `rows` rows as a register block takes; returns how many. */
@@ -172,26 +184,30 @@ static void copy_chunk(char *to, const char *a, size_t a_stride, int rows, int p
         memcpy(to + i * CHUNK_STRIDE, a + (size_t)i * a_stride, (size_t)pairs * PAIR_BYTES);
 }
 
-/* Rows [row, row + rows) times columns [column, end), pairs from p0: added to c but for the first. */
+/* Rows [row, row + rows) times columns [column, end), the pairs from p0 on. */
 static void multiply_chunk(const struct gemm_args *g, int row, int rows, int column, int end,
                            int p0, int pairs)
 {
     const char *a = (const char *)g->a + (size_t)row * g->a_stride + (size_t)p0 * PAIR_BYTES;
+    float *sums = (float *)((char *)g->scratch + A_BYTES);
     copy_chunk(g->scratch, a, g->a_stride, rows, pairs);
-    for (; column < end; column += TILE_COLUMNS) {
+    for (; column < end; column += TILE_COLUMNS, sums += BLOCK_ROWS * TILE_COLUMNS) {
         struct tile tile = {
             .a = g->scratch,
             .b = panel_at(g, column) + (size_t)p0 * VECTOR_BYTES,
             .b_next = float_panel_bytes(g->k, 2),
             .pairs = pairs,
+            .sums = sums,
             .c = g->c + (size_t)row * g->ldc + (column - g->n0),
             .ldc = g->ldc,
             .columns = least(end - column, TILE_COLUMNS),
-            .accumulate = p0 > 0,
+            .first = p0 == 0,
+            .last = 2 * (p0 + pairs) >= g->k,
         };
         for (int done = 0, count; done < rows; done += count) {
             count = tile_run(&tile, rows - done);
             tile.a += count * CHUNK_STRIDE;
+            tile.sums += count * TILE_COLUMNS;
             tile.c += (size_t)count * g->ldc;
         }
     }
@@ -241,7 +257,7 @@ static void quantize_rows(void *a, size_t a_stride, const float *x, size_t ldx, 
 
 static size_t scratch_bytes(int k)
 {
-    return (size_t)BLOCK_ROWS * CHUNK_STRIDE;
+    return A_BYTES + BLOCK_ROWS * BLOCK_COLUMNS * sizeof(float);
 }
 
 const struct gemm_kernel *avx512_bf16_kernels(size_t *count)
