@@ -12,8 +12,8 @@
  *       for each pair of panels, whose chunk stays in L1
  *         register blocks of 12 rows and 32 columns
  *
- * Between chunks the sums rest in scratch: rows of C may lie so that many of them fall into the same
- * few sets of a cache. */
+ * Between chunks the sums rest in scratch: rows of C may lie so that many of them fall into the
+ * same few sets of a cache. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -81,24 +81,23 @@ static ALWAYS_INLINE void few_panel(const struct gemm_args *g, int rows, const c
 {
     const int n_sums = rows <= 4 ? FEW_SUMS : FEW_SUMS / 2;
     const char *a = g->a;
+    const size_t stride = g->a_stride;
     const int pairs = float_panel_k(g->k) / 2;
     __m512 sums[FEW_SUMS][FEW_ROWS];
     for (int s = 0; s < n_sums; s++)
         for (int i = 0; i < rows; i++)
             sums[s][i] = _mm512_setzero_ps();
     int p = 0;
-    for (; p + n_sums <= pairs; p += n_sums)
+    for (; p + n_sums <= pairs; p += n_sums, a += n_sums * PAIR_BYTES)
         for (int s = 0; s < n_sums; s++) {
             prefetch(panel + (size_t)(p + s) * VECTOR_BYTES, FEW_AHEAD, _MM_HINT_T0);
             __m512i w = load_pairs(panel, p + s);
             for (int i = 0; i < rows; i++)
-                sums[s][i] = add_pair(sums[s][i],
-                                      a + (size_t)i * g->a_stride + (size_t)(p + s) * PAIR_BYTES, w);
+                sums[s][i] = add_pair(sums[s][i], a + (size_t)i * stride + s * PAIR_BYTES, w);
         }
-    for (; p < pairs; p++)
+    for (; p < pairs; p++, a += PAIR_BYTES)
         for (int i = 0; i < rows; i++)
-            sums[0][i] = add_pair(sums[0][i], a + (size_t)i * g->a_stride + (size_t)p * PAIR_BYTES,
-                                  load_pairs(panel, p));
+            sums[0][i] = add_pair(sums[0][i], a + (size_t)i * stride, load_pairs(panel, p));
     for (int i = 0; i < rows; i++) {
         for (int s = 1; s < n_sums; s++)
             sums[0][i] = _mm512_add_ps(sums[0][i], sums[s][i]);
@@ -224,6 +223,35 @@ static void gemm_many(const struct gemm_args *g)
                                least(pairs - p, CHUNK_PAIRS));
 }
 
+/* ---- Rows ------------------------------------------------------------------------------------ */
+
+/* As f32_to_bf16. VCVTNE2PS2BF16 makes zeros of subnormal numbers, but rows are the same bytes
+ * whatever kernel made them: where there are any, the compiler's code is taken. */
+static void round_row(uint16_t *to, const float *x, int k)
+{
+    enum { SUBNORMAL = 0x20, STEP = 32 };
+    int done = 0;
+    for (; done + STEP <= k; done += STEP) {
+        __m512 low = _mm512_loadu_ps(x + done), high = _mm512_loadu_ps(x + done + STEP / 2);
+        if (_mm512_fpclass_ps_mask(low, SUBNORMAL) | _mm512_fpclass_ps_mask(high, SUBNORMAL))
+            for (int i = done; i < done + STEP; i++)
+                to[i] = f32_to_bf16(x[i]);
+        else
+            _mm512_storeu_si512(to + done, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    }
+    for (; done < k; done++)
+        to[done] = f32_to_bf16(x[done]);
+}
+
+static void quantize_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+{
+    for (int i = 0; i < m; i++) {
+        uint16_t *to = (uint16_t *)((char *)a + (size_t)i * a_stride);
+        round_row(to, x + (size_t)i * ldx, k);
+        memset(to + k, 0, act_content_bytes(ACT_BF16, (size_t)k) - 2 * (size_t)k);
+    }
+}
+
 /* ---- The record ------------------------------------------------------------------------------ */
 
 static void gemm(const struct gemm_args *g)
@@ -239,19 +267,6 @@ static void gemm(const struct gemm_args *g)
     case 7: gemm_few(g, 7); break;
     case FEW_ROWS: gemm_few(g, FEW_ROWS); break;
     default: gemm_many(g);
-    }
-}
-
-/* Not by VCVTNEPS2BF16, which makes zeros of subnormal numbers: rows are the same bytes whatever
- * kernel made them. The compiler makes vectors of the loop. */
-static void quantize_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
-{
-    for (int i = 0; i < m; i++) {
-        const float *from = x + (size_t)i * ldx;
-        uint16_t *to = (uint16_t *)((char *)a + (size_t)i * a_stride);
-        for (int j = 0; j < k; j++)
-            to[j] = f32_to_bf16(from[j]);
-        memset(to + k, 0, act_content_bytes(ACT_BF16, (size_t)k) - 2 * (size_t)k);
     }
 }
 
