@@ -131,6 +131,9 @@ static inline size_t act_row_bytes(enum act_format format, size_t k)
     return bytes / 64 % 2 ? bytes : bytes + 64;
 }
 
+/* Raised with every change of a packed layout: packed weights of another version are of no use. */
+enum { KERNEL_LAYOUT_VERSION = 1 };
+
 struct gemm_args {
     const void *w;   /* the packed matrix (or the file's rows, for a kernel without pack) */
     int n, k;        /* shape of the whole matrix, [n, k] */

@@ -124,6 +124,11 @@ static bool load_progress(void *user, uint64_t done, uint64_t total)
     return !engine->progress || engine->progress(engine->user, "loading", done, total);
 }
 
+static void load_log(void *user, enum tsr_log_level level, const char *line)
+{
+    engine_log(user, level, "%s", line);
+}
+
 static void log_weights(const tsr_engine *engine, const struct tsr_settings *settings)
 {
     const struct pool_sum *pools = engine->plan->pools;
@@ -162,14 +167,17 @@ static int open_weights(tsr_engine *engine, const struct tsr_settings *settings,
         status = engine_check_memory(engine, settings->session, error);
     if (!status)
         status = team_create(engine->n_seats, engine->seats, &engine->team, error);
-    struct memory_policy policy = {.topology = engine->topology,
-                                   .numa = engine->numa,
-                                   .home_node = engine->home_node,
-                                   .lock = settings->mlock,
-                                   .no_huge_pages = settings->no_huge_pages};
+    struct load_settings load = {.memory = {.topology = engine->topology,
+                                            .numa = engine->numa,
+                                            .home_node = engine->home_node,
+                                            .lock = settings->mlock,
+                                            .no_huge_pages = settings->no_huge_pages},
+                                 .cache_dir = settings->pack_cache,
+                                 .progress = load_progress,
+                                 .log = load_log,
+                                 .user = engine};
     if (!status)
-        status = weights_load(engine->model, engine->plan, engine->team, &policy, load_progress,
-                              engine, &engine->weights, error);
+        status = weights_load(engine->plan, engine->team, &load, &engine->weights, error);
     if (status)
         return status;
     log_weights(engine, settings);
@@ -290,6 +298,7 @@ void tsr_engine_info(const tsr_engine *engine, struct tsr_engine_info *info)
         full.n_expert_used = p->n_expert_used;
         full.n_params = engine->model->n_params;
         full.packed_bytes = weights_packed_bytes(engine->weights);
+        full.packed_from_cache = engine->weights->mapped_cache;
         full.huge_page_bytes = engine->huge_page_bytes;
         full.n_threads = engine->n_threads;
         full.n_threads_batch = engine->n_threads_batch;

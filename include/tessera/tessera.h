@@ -121,6 +121,10 @@ struct tsr_settings {
      * the memory beside the weights. NULL: only the weights must fit. */
     const struct tsr_session_settings *session;
     bool mlock;                /* keep the weights in memory: TSR_ESYSTEM where the system forbids */
+    /* A folder where packed weights are kept and, at the next start, mapped from: NULL for none. A
+     * file there that is stale or damaged is replaced, with a line to `log`; a folder that cannot be
+     * written is TSR_EIO. Such a file must not be cut short while an engine uses it. */
+    const char *pack_cache;
     bool no_huge_pages;        /* do not ask the system for huge pages */
     tsr_log_fn *log;           /* NULL: silent */
     tsr_progress_fn *progress; /* NULL: none */
@@ -220,6 +224,7 @@ struct tsr_engine_info {
     uint64_t n_params;       /* elements of all tensors */
     uint64_t file_bytes;     /* size of the model file or files */
     uint64_t packed_bytes;   /* memory held for packed weights */
+    bool packed_from_cache;  /* they are mapped from a file in tsr_settings.pack_cache */
     uint64_t huge_page_bytes; /* of these, what lay in huge pages once they were loaded */
     int n_threads, n_threads_batch;
     int n_nodes;             /* NUMA nodes; 1 where the machine has or tells of no others */

@@ -39,6 +39,7 @@ struct tsr_settings settings_from(const struct options *options)
     settings.numa = (enum tsr_numa)options->numa;
     settings.emulate_tiles = options->emulate_tiles;
     settings.mlock = options->mlock;
+    settings.pack_cache = options->pack_cache;
     settings.no_huge_pages = options->no_huge_pages;
     settings.overrides = options->overrides.items;
     settings.n_overrides = (size_t)options->overrides.n;

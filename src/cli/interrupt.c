@@ -38,4 +38,6 @@ bool interrupted(void)
 void interrupt_watch(tsr_session *session)
 {
     atomic_store(&watched, session);
+    if (session && flag) /* it came before there was anything to cancel */
+        tsr_session_cancel(session);
 }

@@ -63,6 +63,7 @@ static const struct option_row table[] = {
     {OPT_POOL_BUDGET, {"pool-budget", NULL}, VALUE_BUDGET, 0, 0, 0, "POOL=SIZE", "bytes that a pool may take (8G, 512M), the next one gets the rest; repeatable"},
     {OPT_MLOCK, {"mlock", NULL}, VALUE_NONE, FIELD(mlock), 0, 0, NULL, "keep the weights in memory, where the system allows it"},
     {OPT_NO_HUGE_PAGES, {"no-huge-pages", NULL}, VALUE_NONE, FIELD(no_huge_pages), 0, 0, NULL, "do not ask the system for huge pages"},
+    {OPT_PACK_CACHE, {"pack-cache", NULL}, VALUE_TEXT, FIELD(pack_cache), 0, 0, "DIR", "keep packed weights in this folder, for the next start"},
     {OPT_SYSTEM, {"sys", "system-prompt"}, VALUE_TEXT, FIELD(system), 0, 0, "TEXT", "system message at the start of the conversation"},
     {OPT_TEMPLATE, {"template", NULL}, VALUE_TEXT, FIELD(template_file), 0, 0, "FILE", "chat template in place of the model's own"},
     {OPT_VAR, {"var", NULL}, VALUE_LIST, FIELD(variables), 0, 0, "NAME=JSON", "sets a variable of the template; repeatable"},

@@ -31,6 +31,7 @@ enum option_id {
     OPT_POOL_BUDGET,
     OPT_MLOCK,
     OPT_NO_HUGE_PAGES,
+    OPT_PACK_CACHE,
     OPT_SYSTEM,
     OPT_TEMPLATE,
     OPT_VAR,
@@ -53,7 +54,7 @@ enum option_id {
 #define OPTS_MACHINE                                                                               \
     (OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA) | OPT(AMX) | OPT(EMULATE_TILES) | OPT(NUMA) |    \
      OPT(OVERRIDE) | OPT(POOL_BUDGET))
-#define OPTS_LOAD    (OPT(MLOCK) | OPT(NO_HUGE_PAGES))
+#define OPTS_LOAD    (OPT(MLOCK) | OPT(NO_HUGE_PAGES) | OPT(PACK_CACHE))
 #define OPTS_SESSION (OPTS_MACHINE | OPT(CTX_SIZE) | OPT(BATCH_SIZE) | OPT(KV_TYPE))
 #define OPTS_SAMPLING                                                                              \
     (OPT(TEMP) | OPT(TOP_K) | OPT(TOP_P) | OPT(MIN_P) | OPT(REPEAT_PENALTY) | OPT(REPEAT_LAST_N) | \
@@ -71,6 +72,7 @@ struct options {
     const struct command *command;
     uint64_t given; /* OPT() bits of the flags on the command line */
     const char *model, *prompt, *file, *system, *template_file, *messages, *tokens, *output;
+    const char *pack_cache;
     int n_predict; /* -1: until an end token or a full context */
     int n_ctx, n_batch, n_threads, n_threads_batch;
     double temp, top_p, min_p, repeat_penalty;

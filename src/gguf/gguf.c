@@ -222,6 +222,16 @@ void gguf_close(struct gguf *gguf)
     free(gguf);
 }
 
+size_t gguf_n_files(const struct gguf *gguf)
+{
+    return gguf->n_files;
+}
+
+struct gguf_identity gguf_identity_at(const struct gguf *gguf, size_t i)
+{
+    return gguf->files[i].identity;
+}
+
 const char *gguf_path(const struct gguf *gguf)
 {
     return gguf->files[0].path;

@@ -76,6 +76,15 @@ const char *gguf_path(const struct gguf *gguf); /* of the (first) file */
 uint32_t gguf_version(const struct gguf *gguf);
 uint64_t gguf_file_bytes(const struct gguf *gguf); /* of all files */
 
+/* What tells a file from another one, or from itself before it was changed. */
+struct gguf_identity {
+    uint64_t device, inode, size;
+    int64_t seconds, nanoseconds; /* of the last change */
+};
+size_t gguf_n_files(const struct gguf *gguf);
+/* Of file i of a split model, as it was when it was opened; zeros for gguf_open_memory. */
+struct gguf_identity gguf_identity_at(const struct gguf *gguf, size_t i);
+
 size_t gguf_n_values(const struct gguf *gguf);
 const struct gguf_value *gguf_value_at(const struct gguf *gguf, size_t index);
 size_t gguf_n_tensors(const struct gguf *gguf);

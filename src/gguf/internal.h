@@ -8,6 +8,7 @@ struct gguf_file {
     char *path;
     const uint8_t *data;
     size_t size;
+    struct gguf_identity identity;
     bool mapped; /* unmapped on closing; otherwise the memory is the caller's */
 };
 

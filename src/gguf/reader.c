@@ -35,6 +35,11 @@ static int map_descriptor(struct gguf_file *file, const char *path, int fd, stru
         return error_set(error, TSR_ENOMEM, "%s: out of memory", path);
     }
     *file = (struct gguf_file){.path = copy, .data = data, .size = size, .mapped = true};
+    file->identity = (struct gguf_identity){.device = st.st_dev,
+                                            .inode = st.st_ino,
+                                            .size = size,
+                                            .seconds = st.st_mtim.tv_sec,
+                                            .nanoseconds = st.st_mtim.tv_nsec};
     return 0;
 }
 

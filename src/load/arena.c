@@ -96,7 +96,17 @@ static int create(struct arena *arena, uint64_t bytes, const struct memory_polic
     apply_numa(arena, policy, node);
     if (!policy->no_huge_pages)
         memory_ask_huge(memory, bytes);
-    return policy->lock ? arena_lock(memory, bytes, error) : 0;
+    return 0;
+}
+
+int arenas_lock(struct arena arenas[POOL_COUNT][NODES_MAX], struct tsr_error *error)
+{
+    int status = 0;
+    for (int pool = 0; pool < POOL_COUNT; pool++)
+        for (int node = 0; node < NODES_MAX && !status; node++)
+            if (arenas[pool][node].data)
+                status = arena_lock(arenas[pool][node].data, arenas[pool][node].bytes, error);
+    return status;
 }
 
 int arenas_create(const struct plan *plan, const struct memory_policy *policy,
@@ -106,6 +116,8 @@ int arenas_create(const struct plan *plan, const struct memory_policy *policy,
     for (int pool = 0; pool < POOL_COUNT; pool++)
         for (int node = 0; node < plan->n_nodes && !status; node++)
             status = create(&arenas[pool][node], plan->arena_bytes[pool][node], policy, node, error);
+    if (!status && policy->lock)
+        status = arenas_lock(arenas, error);
     return status;
 }
 

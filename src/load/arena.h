@@ -29,5 +29,6 @@ void arenas_free(struct arena arenas[POOL_COUNT][NODES_MAX]);
 
 /* Keeps `bytes` that are there, or will be, in memory. Errors: TSR_ESYSTEM, with the limit. */
 int arena_lock(const void *data, size_t bytes, struct tsr_error *error);
+int arenas_lock(struct arena arenas[POOL_COUNT][NODES_MAX], struct tsr_error *error);
 
 #endif

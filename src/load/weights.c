@@ -1,10 +1,13 @@
 #include "load/weights.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
+#include "load/cache.h"
 #include "load/pack.h"
 
 /* Where in struct layer_weights a role's matrix or vector pointer lies. */
@@ -80,16 +83,6 @@ static void connect(struct weights *weights, const struct plan *plan)
     }
 }
 
-static int allocate(struct weights *weights, const struct model *model, const struct plan *plan,
-                    const struct memory_policy *policy, struct tsr_error *error)
-{
-    weights->layers = mem_alloc(model->params.n_layer, sizeof *weights->layers);
-    weights->vectors = mem_alloc(plan->vector_bytes, 1);
-    if (!weights->layers || !weights->vectors)
-        return error_set(error, TSR_ENOMEM, "%s: out of memory", gguf_path(model->gguf));
-    return arenas_create(plan, policy, weights->arenas, error);
-}
-
 /* What is used from the file must stay in memory too. */
 static int lock_mapped(const struct plan *plan, struct tsr_error *error)
 {
@@ -121,19 +114,101 @@ void weights_free(struct weights *weights)
     free(weights);
 }
 
-int weights_load(const struct model *model, const struct plan *plan, struct team *team,
-                 const struct memory_policy *policy, weights_progress_fn *progress, void *user,
+/* ---- Packed now, or before ------------------------------------------------------------------- */
+
+static void log_cache(const struct load_settings *settings, enum tsr_log_level level,
+                      const struct cache *cache, const char *what)
+{
+    char line[512];
+    snprintf(line, sizeof line, "pack cache %s: %s", cache_path(cache), what);
+    settings->log(settings->user, level, line);
+}
+
+static int pack(struct weights *weights, const struct plan *plan, struct team *team,
+                const struct load_settings *settings, struct tsr_error *error)
+{
+    int status = arenas_create(plan, &settings->memory, weights->arenas, error);
+    return status ? status
+                  : pack_tensors(plan, team, weights, settings->progress, settings->user, error);
+}
+
+static bool go_on(void *user)
+{
+    const struct load_settings *settings = user;
+    return settings->progress(settings->user, 1, 1);
+}
+
+static int pack_and_keep(struct weights *weights, const struct plan *plan, struct team *team,
+                         struct cache *cache, const struct load_settings *settings,
+                         struct tsr_error *error)
+{
+    bool busy;
+    int status = cache_begin(cache, &busy, error);
+    if (!status)
+        status = pack(weights, plan, team, settings, error);
+    if (!status && !busy)
+        status = cache_write(cache, weights->arenas, go_on, (void *)(uintptr_t)settings, error);
+    if (!status)
+        log_cache(settings, TSR_LOG_INFO, cache,
+                  busy ? "another process is writing it" : "written");
+    return status;
+}
+
+/* The arenas of the cache, where it is good; otherwise it is made anew. */
+static int load_cached(struct weights *weights, const struct plan *plan, struct team *team,
+                       const struct load_settings *settings, struct tsr_error *error)
+{
+    struct cache *cache;
+    int status = cache_create(settings->cache_dir, plan, &cache, error);
+    if (status)
+        return status;
+    const char *problem = cache_map(cache, weights->arenas);
+    weights->mapped_cache = !problem;
+    if (problem) {
+        char line[128];
+        snprintf(line, sizeof line, "%s: packing", problem);
+        log_cache(settings, access(cache_path(cache), F_OK) ? TSR_LOG_INFO : TSR_LOG_WARN, cache,
+                  line);
+        status = pack_and_keep(weights, plan, team, cache, settings, error);
+    } else {
+        log_cache(settings, TSR_LOG_INFO, cache, "mapped");
+        if (settings->memory.lock)
+            status = arenas_lock(weights->arenas, error);
+    }
+    cache_free(cache);
+    return status;
+}
+
+static int load_arenas(struct weights *weights, const struct plan *plan, struct team *team,
+                       const struct load_settings *settings, struct tsr_error *error)
+{
+    if (!settings->cache_dir)
+        return pack(weights, plan, team, settings, error);
+    if (settings->memory.numa != TSR_NUMA_NONE) {
+        settings->log(settings->user, TSR_LOG_WARN,
+                      "--pack-cache is not used with --numa on several nodes: a file's pages do not "
+                      "lie on the node that reads them");
+        return pack(weights, plan, team, settings, error);
+    }
+    return load_cached(weights, plan, team, settings, error);
+}
+
+int weights_load(const struct plan *plan, struct team *team, const struct load_settings *settings,
                  struct weights **out, struct tsr_error *error)
 {
     *out = NULL;
     struct weights *weights = mem_alloc(1, sizeof *weights);
     if (!weights)
         return error_set(error, TSR_ENOMEM, "out of memory");
-    int status = allocate(weights, model, plan, policy, error);
-    if (!status && policy->lock)
+    int status = 0;
+    weights->layers = mem_alloc(plan->model->params.n_layer, sizeof *weights->layers);
+    weights->vectors = mem_alloc(plan->vector_bytes, 1);
+    if (!weights->layers || !weights->vectors)
+        status = error_set(error, TSR_ENOMEM, "%s: out of memory", gguf_path(plan->model->gguf));
+    if (!status && settings->memory.lock)
         status = lock_mapped(plan, error);
     if (!status)
-        status = pack_tensors(plan, team, weights, progress, user, error);
+        status = load_arenas(weights, plan, team, settings, error);
     if (status) {
         weights_free(weights);
         return status;

@@ -39,17 +39,26 @@ struct weights {
     struct matrix output;
     struct layer_weights *layers;         /* [n_layer] */
     struct arena arenas[POOL_COUNT][NODES_MAX];
+    bool mapped_cache; /* the arenas are a file's */
     float *vectors;
 };
 
 /* Told of the bytes packed so far; false cancels. Called on the thread that called weights_load. */
 typedef bool weights_progress_fn(void *user, uint64_t done, uint64_t total);
+typedef void weights_log_fn(void *user, enum tsr_log_level level, const char *line);
 
-/* Packs with all workers of `team`, each node's part by the node's own. The model's gguf must stay
- * open as long as the weights. Errors: TSR_ENOMEM (with the numbers), TSR_ESYSTEM (memory cannot be
- * locked), TSR_ECANCELED. */
-int weights_load(const struct model *model, const struct plan *plan, struct team *team,
-                 const struct memory_policy *policy, weights_progress_fn *progress, void *user,
+struct load_settings {
+    struct memory_policy memory;
+    const char *cache_dir; /* of packed weights (load/cache.h); NULL: none */
+    weights_progress_fn *progress;
+    weights_log_fn *log;
+    void *user; /* of both */
+};
+
+/* Packs with all workers of `team`, each node's part by the node's own, or maps what was packed
+ * before. The model's gguf must stay open as long as the weights. Errors: TSR_ENOMEM (with the
+ * numbers), TSR_ESYSTEM (memory cannot be locked), TSR_EIO (of the cache), TSR_ECANCELED. */
+int weights_load(const struct plan *plan, struct team *team, const struct load_settings *settings,
                  struct weights **weights, struct tsr_error *error);
 uint64_t weights_packed_bytes(const struct weights *weights);
 void weights_free(struct weights *weights);
