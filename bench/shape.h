@@ -1,23 +1,42 @@
-/* Named public model shapes, for measuring machines without a download. */
+/* Named public model shapes, for measuring machines without a download: GGUF files of random
+ * weights, on disk or in memory. */
 #ifndef TESSERA_BENCH_SHAPE_H
 #define TESSERA_BENCH_SHAPE_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/error.h"
+
 struct shape {
     const char *name;
     const char *arch;
     uint32_t n_layer, n_embd, n_vocab, n_ctx;
     uint32_t n_head, n_head_kv, d_head;
-    uint32_t n_ff;                               /* dense; 0 with experts */
+    uint32_t n_ff; /* dense; 0 with experts */
     uint32_t n_expert, n_expert_used, n_ff_expert;
     float rope_base;
     bool qk_norm;
 };
 
-/* NULL for an unknown name. */
-const struct shape *shape_find(const char *name);
-void shape_list(void);
+/* What "NAME:TYPE" or "NAME:TYPE,LAYERS" asks for. */
+struct shape_model {
+    struct shape shape; /* with so many layers as are wanted */
+    uint32_t type;      /* enum block_id of most matrices */
+    bool mix;           /* some are of larger types, as in llama.cpp's Q4_K_M */
+};
+
+/* Errors: TSR_EINVAL (no such shape or type, with the list), TSR_EUNSUPPORTED (a shape of an
+ * architecture that the engine does not run). */
+int shape_parse(const char *text, struct shape_model *model, struct tsr_error *error);
+
+/* Writes the model to a file, its weights as a hole where `hole`. A file that cannot be written ends
+ * the program with one line. */
+void shape_write(const struct shape_model *model, const char *path, bool hole);
+
+/* Makes the model in memory: a file without a name, to be opened as /proc/self/fd/N and to be
+ * closed by the caller. Errors: TSR_ENOMEM (neither the file nor the weights that an engine packs
+ * from it would fit), TSR_ESYSTEM. */
+int shape_make(const struct shape_model *model, int *fd, struct tsr_error *error);
 
 #endif

@@ -4,7 +4,7 @@
 #     gguf -> model -> plan -> load -> forward -> sample -> text
 #
 # text/ stands apart (base/ and gguf/ only), kernels/ includes nothing of src/, and the command
-# line includes the public header only. usage: check-layers.sh SOURCE_ROOT
+# line includes the public header and bench/ only. usage: check-layers.sh SOURCE_ROOT
 set -eu
 cd "${1:-.}"
 
@@ -20,7 +20,7 @@ allowed() {
     forward) echo "^(base|gguf|model|plan|load|forward)/|^$kernel" ;;
     sample) echo "^(base|gguf|model|plan|load|forward|sample)/|^$kernel" ;;
     text) echo "^(base|gguf|text)/" ;;
-    cli) echo "^cli/|^config\.h$" ;;
+    cli) echo "^(cli|bench)/|^config\.h$" ;;
     esac
 }
 

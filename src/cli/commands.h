@@ -10,6 +10,7 @@ int command_chat(const struct options *options);
 int command_tokenize(const struct options *options);
 int command_detokenize(const struct options *options);
 int command_template(const struct options *options);
+int command_bench(const struct options *options);
 int command_logits(const struct options *options);
 int command_plan(const struct options *options);
 int command_inspect(const struct options *options);

@@ -20,6 +20,8 @@ enum value_kind {
     VALUE_REAL,
     VALUE_CHOICE,
     VALUE_LIST,
+    VALUE_INTS,    /* several, separated by commas */
+    VALUE_CHOICES, /* the same */
     VALUE_BUDGET
 };
 
@@ -29,7 +31,7 @@ struct option_row {
     enum value_kind kind;
     size_t offset; /* of the field in struct options; sets a bool for VALUE_NONE */
     double min, max;
-    const char *value; /* how help shows it; for VALUE_CHOICE the words themselves: "a|b" */
+    const char *value; /* how help shows it; for choices the words themselves: "a|b" */
     const char *help;
 };
 
@@ -77,6 +79,16 @@ static const struct option_row table[] = {
     {OPT_VERBOSE, {"v", "verbose"}, VALUE_NONE, FIELD(verbose), 0, 0, NULL, "say more"},
     {OPT_QUIET, {"q", "quiet"}, VALUE_NONE, FIELD(quiet), 0, 0, NULL, "say nothing but errors"},
     {OPT_HELP, {"h", "help"}, VALUE_NONE, FIELD(help), 0, 0, NULL, "this text"},
+    {OPT_SHAPE, {"shape", NULL}, VALUE_TEXT, FIELD(bench.shape), 0, 0, "NAME:TYPE[,LAYERS]", "random weights of a known model's shapes, made in memory, in place of -m"},
+    {OPT_N_PROMPT, {"p", "n-prompt"}, VALUE_INTS, FIELD(bench.n_prompt), 0, 1 << 24, "N,...", "tokens of a prompt (default 512; 0: no prompts)"},
+    {OPT_N_GEN, {"n", "n-gen"}, VALUE_INTS, FIELD(bench.n_gen), 0, 1 << 24, "N,...", "tokens to generate (default 128; 0: no generation)"},
+    {OPT_DEPTH, {"d", "n-depth"}, VALUE_INTS, FIELD(bench.depths), 0, 1 << 24, "N,...", "tokens that are in the context before (default 0)"},
+    {OPT_REPEATS, {"r", "repetitions"}, VALUE_INT, FIELD(bench.repeats), 1, 1000, "N", "measurements of each test (default 5), after one that warms up"},
+    {OPT_LIST_THREADS, {"t", "threads"}, VALUE_INTS, FIELD(bench.threads), 0, 1024, "N,...", "threads for generation (0, the default: one for each usable core)"},
+    {OPT_LIST_THREADS_BATCH, {"tb", "threads-batch"}, VALUE_INTS, FIELD(bench.threads_batch), 0, 1024, "N,...", "threads for prompts (0, the default: as -t)"},
+    {OPT_LIST_BATCH, {"b", "batch-size"}, VALUE_INTS, FIELD(bench.batches), 1, 65536, "N,...", "tokens evaluated at once at most (default 512)"},
+    {OPT_LIST_ISA, {"isa", NULL}, VALUE_CHOICES, FIELD(bench.isas), 0, 0, "auto|scalar|avx2|avx512|amx", "highest instruction sets to use, separated by commas"},
+    {OPT_FORMAT, {"o", "output"}, VALUE_CHOICE, FIELD(bench.format), 0, 0, "md|csv|json", "how the results are printed (default md)"},
 };
 /* clang-format on */
 enum { N_ROWS = sizeof table / sizeof table[0], LONG_BASE = 256 };
@@ -157,7 +169,27 @@ static bool parse_choice(const struct options *options, const struct option_row 
     return false;
 }
 
-/* What is before and behind the '=' is the user's business, but there must be something. */
+/* "a,b,c", each as the row's kind says. */
+static bool parse_numbers(const struct options *options, const struct option_row *row,
+                          const char *flag, const char *value, struct number_list *list)
+{
+    list->n = 0;
+    for (const char *item = value;; item++) {
+        char text[32];
+        size_t len = strcspn(item, ",");
+        if (list->n == MAX_LIST || len >= sizeof text)
+            return refuse(options, flag, value, "is too long");
+        snprintf(text, sizeof text, "%.*s", (int)len, item);
+        int *out = &list->values[list->n++];
+        if (row->kind == VALUE_INTS ? !parse_int(options, row, flag, text, out)
+                                    : !parse_choice(options, row, flag, text, out))
+            return false;
+        item += len;
+        if (!*item)
+            return true;
+    }
+}
+
 static bool add_to_list(const struct options *options, const struct option_row *row,
                         const char *flag, const char *value, struct option_list *list)
 {
@@ -227,22 +259,46 @@ static bool store(struct options *options, const struct option_row *row, const c
         return parse_choice(options, row, flag, value, field);
     case VALUE_LIST:
         return add_to_list(options, row, flag, value, field);
+    case VALUE_INTS:
+    case VALUE_CHOICES:
+        return parse_numbers(options, row, flag, value, field);
     case VALUE_BUDGET:
         return parse_budget(options, flag, value);
     }
     return false;
 }
 
+static bool has_name(const struct option_row *row, const char *name)
+{
+    return (row->names[0] && !strcmp(row->names[0], name)) ||
+           (row->names[1] && !strcmp(row->names[1], name));
+}
+
+/* The row that a name means: where several have it, the one that the command takes, else the
+ * first. */
+static int row_of(const struct command *command, const char *name)
+{
+    int first = -1;
+    for (int i = 0; i < N_ROWS; i++) {
+        if (!has_name(&table[i], name))
+            continue;
+        if (command->options >> table[i].id & 1)
+            return i;
+        first = first < 0 ? i : first;
+    }
+    return first;
+}
+
 /* getopt's two forms of the table. A leading '-' hands operands out in order (so that the flag at
  * hand is always argv[optind] before the call), ':' tells a missing value from an unknown flag. */
-static void getopt_tables(char *letters, struct option *words)
+static void getopt_tables(const struct command *command, char *letters, struct option *words)
 {
     *letters++ = '-';
     *letters++ = ':';
     for (int i = 0; i < N_ROWS; i++) {
         for (int j = 0; j < 2; j++) {
             const char *name = table[i].names[j];
-            if (!name)
+            if (!name || row_of(command, name) != i)
                 continue;
             if (name[1]) {
                 *words++ = (struct option){
@@ -259,16 +315,10 @@ static void getopt_tables(char *letters, struct option *words)
     *words = (struct option){0};
 }
 
-static const struct option_row *find_row(int code)
+static const struct option_row *find_row(const struct command *command, int code)
 {
-    if (code >= LONG_BASE)
-        return &table[code - LONG_BASE];
-    for (int i = 0; i < N_ROWS; i++) {
-        const char *name = table[i].names[0];
-        if (name[0] == code && !name[1])
-            return &table[i];
-    }
-    return NULL;
+    int row = code >= LONG_BASE ? code - LONG_BASE : row_of(command, (char[]){(char)code, 0});
+    return row < 0 ? NULL : &table[row];
 }
 
 static void set_defaults(const struct command *command, struct options *options)
@@ -290,6 +340,16 @@ static void set_defaults(const struct command *command, struct options *options)
         .isa = TSR_ISA_AUTO,
         .amx = TSR_AUTO,
     };
+    options->bench = (struct bench_options){
+        .n_prompt = {{512}, 1},
+        .n_gen = {{128}, 1},
+        .depths = {{0}, 1},
+        .repeats = 5,
+        .threads = {{0}, 1},
+        .threads_batch = {{0}, 1},
+        .batches = {{(int)session.n_batch}, 1},
+        .isas = {{TSR_ISA_AUTO}, 1},
+    };
     for (int pool = 0; pool < TSR_POOL_COUNT; pool++)
         options->pool_budgets[pool] = UINT64_MAX;
 }
@@ -298,7 +358,7 @@ bool options_parse(const struct command *command, int argc, char **argv, struct 
 {
     char letters[2 * N_ROWS + 3];
     struct option words[2 * N_ROWS + 1];
-    getopt_tables(letters, words);
+    getopt_tables(command, letters, words);
     set_defaults(command, options);
     options->operands = argv + 1; /* operands are gathered at the front, in place */
     opterr = 0;
@@ -313,7 +373,7 @@ bool options_parse(const struct command *command, int argc, char **argv, struct 
             continue;
         }
         char flag[64];
-        const struct option_row *row = code == '?' || code == ':' ? NULL : find_row(code);
+        const struct option_row *row = code == '?' || code == ':' ? NULL : find_row(command, code);
         snprintf(flag, sizeof flag, "%.*s", (int)strcspn(typed, "="), typed);
         if (code == '?') {
             usage_error(command, "unknown flag %s", flag);

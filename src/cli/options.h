@@ -45,6 +45,17 @@ enum option_id {
     OPT_VERBOSE,
     OPT_QUIET,
     OPT_HELP,
+    /* Of bench, which takes lists. */
+    OPT_SHAPE,
+    OPT_N_PROMPT,
+    OPT_N_GEN,
+    OPT_DEPTH,
+    OPT_REPEATS,
+    OPT_LIST_THREADS,
+    OPT_LIST_THREADS_BATCH,
+    OPT_LIST_BATCH,
+    OPT_LIST_ISA,
+    OPT_FORMAT,
     OPT_COUNT
 };
 #define OPT(name) (UINT64_C(1) << OPT_##name)
@@ -56,6 +67,10 @@ enum option_id {
      OPT(OVERRIDE) | OPT(POOL_BUDGET))
 #define OPTS_LOAD    (OPT(MLOCK) | OPT(NO_HUGE_PAGES) | OPT(PACK_CACHE))
 #define OPTS_SESSION (OPTS_MACHINE | OPT(CTX_SIZE) | OPT(BATCH_SIZE) | OPT(KV_TYPE))
+#define OPTS_BENCH                                                                                 \
+    (OPT(SHAPE) | OPT(N_PROMPT) | OPT(N_GEN) | OPT(DEPTH) | OPT(REPEATS) | OPT(LIST_THREADS) |     \
+     OPT(LIST_THREADS_BATCH) | OPT(LIST_BATCH) | OPT(LIST_ISA) | OPT(FORMAT) | OPT(KV_TYPE) |      \
+     (OPTS_MACHINE & ~(OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA))))
 #define OPTS_SAMPLING                                                                              \
     (OPT(TEMP) | OPT(TOP_K) | OPT(TOP_P) | OPT(MIN_P) | OPT(REPEAT_PENALTY) | OPT(REPEAT_LAST_N) | \
      OPT(SEED) | OPT(IGNORE_EOS))
@@ -66,6 +81,19 @@ enum { MAX_LIST = 32 };
 struct option_list {
     const char *items[MAX_LIST];
     int n;
+};
+
+/* The values of one flag, "512,2048". */
+struct number_list {
+    int values[MAX_LIST];
+    int n;
+};
+
+/* What bench measures: every combination. */
+struct bench_options {
+    const char *shape;
+    struct number_list n_prompt, n_gen, depths, threads, threads_batch, batches, isas;
+    int repeats, format; /* enum bench_format */
 };
 
 struct options {
@@ -85,6 +113,7 @@ struct options {
     struct option_list variables; /* name=json */
     struct option_list overrides; /* regex=pool */
     uint64_t pool_budgets[TSR_POOL_COUNT]; /* bytes */
+    struct bench_options bench;
     char **operands; /* arguments that are no flags */
     int n_operands;
 };

@@ -16,7 +16,7 @@
 
 #include "base/cpu.h"
 #include "kernels/kernel.h"
-#include "tests/kernels/roofs.h"
+#include "bench/roofs.h"
 
 enum { D = 128, GROUP = 8, MAX_LEVELS = 4, MAX_DEPTHS = 8, REPEATS = 3, ROW_KEYS = 2048 };
 

@@ -14,7 +14,7 @@
 #include "kernels/float16.h"
 #include "kernels/kernel.h"
 #include "tests/support/guard.h"
-#include "tests/support/random_weights.h"
+#include "bench/random_weights.h"
 
 enum {
     FLAGS_AVX512 = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI,

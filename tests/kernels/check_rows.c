@@ -12,7 +12,7 @@
 #include "kernels/float16.h"
 #include "kernels/kernel.h"
 #include "tests/support/guard.h"
-#include "tests/support/random_weights.h"
+#include "bench/random_weights.h"
 
 static const size_t sizes[] = {1, 2, 7, 8, 15, 16, 17, 33, 64, 100, 172, 256};
 enum { N_SIZES = sizeof sizes / sizeof sizes[0] };

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "tests/kernels/gemm_data.h"
-#include "tests/kernels/roofs.h"
+#include "bench/roofs.h"
 
 enum { REPEATS = 5, MAX_GROUP = 32, SCALAR_MAX_ROWS = 16, SLICE_COLUMNS = 32, DENSE = 4096 * 4096 };
 

@@ -14,7 +14,7 @@
 #include "kernels/float16.h"
 #include "tests/kernels/gemm_data.h"
 #include "tests/support/guard.h"
-#include "tests/support/random_weights.h"
+#include "bench/random_weights.h"
 
 enum { MAX_ROWS = 64, MAX_K = 2048, GAP = 3, SHOWN_FAILURES = 8 };
 

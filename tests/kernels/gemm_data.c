@@ -7,7 +7,7 @@
 #include "kernels/layout.h"
 #include "kernels/scalar/blocks.h"
 #include "kernels/unit.h"
-#include "tests/support/random_weights.h"
+#include "bench/random_weights.h"
 
 const char *const weights_names[WEIGHTS_KINDS] = {"random", "bits",     "zero", "extreme",
                                                   "tiny",   "negative", "exact"};

@@ -5,7 +5,7 @@
 #include "kernels/float16.h"
 #include "tests/kernels/gemm_check.h"
 #include "tests/support/guard.h"
-#include "tests/support/random_weights.h"
+#include "bench/random_weights.h"
 
 enum { ROWS = 40, BLOCK = 32, GAP_FLOATS = 5, GAP_BYTES = 64, UNTOUCHED = 0x5a };
 

@@ -1,8 +1,8 @@
 /* The GGUF reader: what it reads of good files, and that bad ones give one clear line. */
 #include "gguf/gguf.h"
 #include "tests/support/check.h"
-#include "tests/support/gguf_writer.h"
-#include "tests/support/random_weights.h"
+#include "bench/gguf_writer.h"
+#include "bench/random_weights.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -3,7 +3,7 @@
 #include "tests/support/check.h"
 
 #include "model/model.h"
-#include "tests/support/gguf_writer.h"
+#include "bench/gguf_writer.h"
 
 enum { N_EMBD = 64, N_FF = 96, N_EXPERT = 4, N_VOCAB = 40 };
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "plan/plan.h"
-#include "tests/support/gguf_writer.h"
+#include "bench/gguf_writer.h"
 
 /* ---- Models ---- */
 

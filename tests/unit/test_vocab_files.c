@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "tests/support/check.h"
-#include "tests/support/gguf_writer.h"
+#include "bench/gguf_writer.h"
 
 enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, BYTE = 6, MAX_TOKENS = 300 };
 

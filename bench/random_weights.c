@@ -1,4 +1,4 @@
-#include "tests/support/random_weights.h"
+#include "bench/random_weights.h"
 
 #include <math.h>
 
@@ -55,10 +55,13 @@ static void random_floats(uint32_t id, unsigned char *out, size_t n_bytes, float
 
 static void random_bytes(unsigned char *out, size_t n_bytes, uint64_t *state)
 {
-    for (size_t i = 0; i < n_bytes; i += 8) {
+    size_t i = 0;
+    for (; i + sizeof *state <= n_bytes; i += sizeof *state) {
         uint64_t bits = random_next(state);
-        memcpy(out + i, &bits, n_bytes - i < 8 ? n_bytes - i : 8);
+        memcpy(out + i, &bits, sizeof bits);
     }
+    uint64_t bits = random_next(state);
+    memcpy(out + i, &bits, n_bytes - i);
 }
 
 void random_weights(const struct block_type *type, void *blocks, size_t n_bytes, float sigma,

@@ -1,7 +1,7 @@
 /* Threads that measure together, and with them what the machine can do at most: the roofs that
  * kernels are held against. */
-#ifndef TESSERA_TESTS_ROOFS_H
-#define TESSERA_TESTS_ROOFS_H
+#ifndef TESSERA_BENCH_ROOFS_H
+#define TESSERA_BENCH_ROOFS_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -46,9 +46,14 @@ struct tile_roofs {
 };
 
 struct roofs {
-    double read;                  /* bytes per second, from end to end of each thread's memory */
+    double read; /* bytes per second: each thread reads memory of its own, a part of what is
+                    much larger than the caches, as several streams with prefetch */
     struct tile_roofs bf16, int8; /* zeros where there are no tiles */
 };
+
+/* Whether this machine has AMX tiles; asks for the permission to use them, so that it must come
+ * before bench_start. */
+bool roofs_have_tiles(void);
 
 /* Medians of some measurements of `seconds` each. */
 struct roofs roofs_measure(bool tiles, double seconds);

@@ -1,6 +1,6 @@
 /* Random weights in any block type, for models that need to be run but not to make sense. */
-#ifndef TESSERA_TESTS_RANDOM_WEIGHTS_H
-#define TESSERA_TESTS_RANDOM_WEIGHTS_H
+#ifndef TESSERA_BENCH_RANDOM_WEIGHTS_H
+#define TESSERA_BENCH_RANDOM_WEIGHTS_H
 
 #include "kernels/kernel.h"
 

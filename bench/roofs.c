@@ -1,4 +1,4 @@
-#include "tests/kernels/roofs.h"
+#include "bench/roofs.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -9,9 +9,14 @@
 #include <unistd.h>
 
 #include "base/cpu.h"
+#include "base/memory.h"
 #include "kernels/amx/tile.h"
 
-enum { MAX_THREADS = 512, REPEATS = 3, MIN_MEMORY = 64 << 20, READ_BYTES = 1 << 20 };
+enum { MAX_THREADS = 512, TILE_REPEATS = 3, READ_REPEATS = 5, MIN_MEMORY = 64 << 20 };
+
+/* Of all threads together: far more than any last-level cache, also where the system tells the size
+ * of one of several only. */
+static const size_t total_memory = (size_t)2 << 30;
 
 /* ---- Threads --------------------------------------------------------------------------------- */
 
@@ -100,12 +105,13 @@ static void grow(struct bench_thread *thread, long round)
     if (thread->memory_bytes >= wanted_bytes)
         return;
     free(thread->memory);
-    thread->memory_bytes = (wanted_bytes + 4095) / 4096 * 4096;
-    thread->memory = aligned_alloc(4096, thread->memory_bytes);
+    thread->memory_bytes = (wanted_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    thread->memory = aligned_alloc(HUGE_PAGE, thread->memory_bytes);
     if (!thread->memory) {
-        fprintf(stderr, "no memory for %zu bytes\n", thread->memory_bytes);
+        fprintf(stderr, "roofs: no memory for %zu bytes\n", thread->memory_bytes);
         exit(1);
     }
+    memory_ask_huge(thread->memory, thread->memory_bytes);
     memset(thread->memory, 0x37, thread->memory_bytes); /* as bf16 a small number */
 }
 
@@ -115,28 +121,40 @@ void bench_reserve(size_t memory_bytes)
     bench_each(grow);
 }
 
+/* Bytes for each thread: the caches together hold a quarter at most, where memory allows. */
+static size_t share_of_memory(void)
+{
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    size_t total = cache > 0 ? 4 * (size_t)cache : 0;
+    struct memory_limit limit;
+    memory_available("", &limit);
+    total = total > total_memory ? total : total_memory;
+    total = total < limit.bytes / 4 ? total : limit.bytes / 4;
+    size_t share = total / (size_t)n_workers;
+    return share > MIN_MEMORY ? share : MIN_MEMORY;
+}
+
 int bench_start(int n_threads)
 {
     struct cpu_cores cores;
     if (cpu_cores(&cores, NULL)) {
-        fprintf(stderr, "the CPUs of this process are not known\n");
+        fprintf(stderr, "roofs: the CPUs of this process are not known\n");
         exit(1);
     }
     n_workers = n_threads == 0                ? cores.n_physical
                 : n_threads < cores.n_usable ? n_threads
                                               : cores.n_usable;
     n_workers = n_workers < MAX_THREADS ? n_workers : MAX_THREADS;
+    job.stop = false;
     pthread_barrier_init(&barrier, NULL, (unsigned)n_workers + 1);
     for (int i = 0; i < n_workers; i++) {
         workers[i] = (struct worker){.cpu = cores.list[i].id, .thread = {.index = i}};
         if (pthread_create(&workers[i].id, NULL, worker_main, &workers[i])) {
-            fprintf(stderr, "cannot start thread %d\n", i);
+            fprintf(stderr, "roofs: cannot start thread %d\n", i);
             exit(1);
         }
     }
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    size_t share = cache > 0 ? 4 * (size_t)cache / (size_t)n_workers : 0;
-    bench_reserve(share > MIN_MEMORY ? share : MIN_MEMORY);
+    bench_reserve(share_of_memory());
     return n_workers;
 }
 
@@ -169,24 +187,34 @@ static uint8_t *part_at(const struct bench_thread *thread, long round, size_t by
     return thread->memory + (size_t)round % (thread->memory_bytes / bytes) * bytes;
 }
 
-static void read_part(struct bench_thread *thread, long round)
+/* A thread reads its memory as READ_STREAMS streams at once, a slice of each in a call. */
+enum { READ_STREAMS = 4, READ_SLICE = 128 << 10, READ_BYTES = READ_STREAMS * READ_SLICE };
+enum { READ_AHEAD = 1024, LINE_BYTES = 64, LINE_WORDS = LINE_BYTES / sizeof(uint64_t) };
+
+static void read_slices(struct bench_thread *thread, long round)
 {
-    const uint64_t *words = (const uint64_t *)part_at(thread, round, READ_BYTES);
-    uint64_t sums[8] = {0};
-    for (size_t i = 0; i < READ_BYTES / sizeof *words; i += 8)
-        for (size_t j = 0; j < 8; j++)
-            sums[j] += words[i + j];
-    for (int j = 0; j < 8; j++)
+    size_t stream = thread->memory_bytes / READ_STREAMS;
+    const uint8_t *slice = thread->memory + (size_t)round % (stream / READ_SLICE) * READ_SLICE;
+    uint64_t sums[LINE_WORDS] = {0};
+    for (size_t i = 0; i < READ_SLICE; i += LINE_BYTES)
+        for (size_t s = 0; s < READ_STREAMS; s++) {
+            const uint64_t *line = (const uint64_t *)(const void *)(slice + s * stream + i);
+            __builtin_prefetch((const uint8_t *)line + READ_AHEAD);
+            for (size_t j = 0; j < LINE_WORDS; j++)
+                sums[j] += line[j];
+        }
+    for (size_t j = 0; j < LINE_WORDS; j++)
         thread->sum += sums[j];
 }
 
 static double median_rate(bench_call *call, bool tiles, double seconds)
 {
-    double rates[REPEATS];
-    for (int i = 0; i < REPEATS; i++)
+    double rates[READ_REPEATS];
+    int n = tiles ? TILE_REPEATS : READ_REPEATS;
+    for (int i = 0; i < n; i++)
         rates[i] = bench_rate(call, tiles ? tile_config_full : NULL, tiles ? tile_release : NULL,
                               seconds);
-    return bench_median(rates, REPEATS);
+    return bench_median(rates, n);
 }
 
 /* Steps of packed A and B, 4 KiB each; those that stay in 48 KiB of L1 and 2 MiB of L2. */
@@ -245,9 +273,20 @@ enum { ALONE_STEPS = 256, L1_STEPS = 8, L2_STEPS = 256, MEMORY_STEPS = 2048, L1_
 DEFINE_TILE_ROOFS(bf16, "tdpbf16ps", 32)
 DEFINE_TILE_ROOFS(int8, "tdpbssd", 64)
 
+bool roofs_have_tiles(void)
+{
+    const uint32_t needed = CPU_AMX_TILE | CPU_AMX_INT8 | CPU_AMX_BF16;
+    uint32_t present = 0;
+    struct cpu_info info;
+    cpu_detect(&info);
+    for (int i = 0; i < CPU_FEATURE_COUNT; i++)
+        present |= info.features[i].present ? info.features[i].flag : 0;
+    return (present & needed) == needed;
+}
+
 struct roofs roofs_measure(bool tiles, double seconds)
 {
-    struct roofs roofs = {.read = median_rate(read_part, false, seconds) * READ_BYTES};
+    struct roofs roofs = {.read = median_rate(read_slices, false, seconds) * READ_BYTES};
     if (tiles) {
         roofs.bf16 = measure_bf16(seconds);
         roofs.int8 = measure_int8(seconds);

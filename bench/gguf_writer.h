@@ -1,5 +1,5 @@
-/* Writes GGUF files for tests: metadata and tensors in the order of the calls. Anything that fails
- * ends the program.
+/* Writes GGUF files for measurements and tests: metadata and tensors in the order of the calls.
+ * Anything that fails ends the program with one line.
  *
  *     struct gguf_writer *w = gguf_writer_open(path);
  *     gguf_writer_string(w, "general.architecture", "llama");
@@ -7,14 +7,17 @@
  *     gguf_writer_tensor(w, "output.weight", BLOCK_Q4_0, 2, (uint64_t[]){64, 512}, NULL);
  *     gguf_writer_close(w);
  */
-#ifndef TESSERA_TESTS_GGUF_WRITER_H
-#define TESSERA_TESTS_GGUF_WRITER_H
+#ifndef TESSERA_BENCH_GGUF_WRITER_H
+#define TESSERA_BENCH_GGUF_WRITER_H
 
 #include "gguf/gguf.h"
 
 struct gguf_writer;
 
 struct gguf_writer *gguf_writer_open(const char *path);
+/* The same into a file that is open for reading and writing and stays open; `path` is for messages.
+ */
+struct gguf_writer *gguf_writer_open_fd(int fd, const char *path);
 /* Pads the data of each tensor to so many bytes and writes general.alignment; 32 without it. Call
  * before the first tensor. */
 void gguf_writer_alignment(struct gguf_writer *writer, uint32_t alignment);
@@ -37,6 +40,9 @@ void gguf_writer_tensor(struct gguf_writer *writer, const char *name, enum block
                         int n_dims, const uint64_t *dims, const void *data);
 /* The data of all tensors become a hole: zeros that take no room on the disk. */
 void gguf_writer_hole(struct gguf_writer *writer);
+/* Size of the file as it would be closed now. */
+uint64_t gguf_writer_bytes(const struct gguf_writer *writer);
+/* Writes the file. */
 void gguf_writer_close(struct gguf_writer *writer);
 
 #endif
