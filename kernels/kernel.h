@@ -192,6 +192,7 @@ struct attn_args {
     size_t k_stride, v_stride;
     int d_k, d_v;
     float scale;          /* scores are scale * (q . k) */
+    bool exact;           /* products of floats: nothing is rounded to bf16 on the way */
     float *out;           /* row i, [d_v], at out + i * out_stride; zeros where it sees no key, or
                            * none with a score above -INFINITY */
     size_t out_stride;    /* floats */

@@ -398,7 +398,7 @@ static void attention(const struct attn_args *args)
 {
     /* Few rows are bound by memory, and vectors take keys as they lie there. Who keeps them in F32
      * does not want them rounded. */
-    if (args->m <= ATTN_FEW_ROWS || args->kv_type == KV_F32) {
+    if (args->m <= ATTN_FEW_ROWS || args->exact || args->kv_type == KV_F32) {
         VEC_NAME(attention)(args);
         return;
     }

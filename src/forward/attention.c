@@ -105,6 +105,7 @@ static void attend(struct forward *f, struct worker *worker, int layer, int head
         .d_k = (int)p->d_k,
         .d_v = (int)p->d_v,
         .scale = 1.0f / sqrtf((float)p->d_k),
+        .exact = f->exact_attention,
         .out = f->attn + split_row * p->d_v,
         .out_stride = p->d_v,
         .row_max = n_splits > 1 ? f->split_max + split_row : NULL,

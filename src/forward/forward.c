@@ -55,6 +55,18 @@ static struct demands plan_demands(struct forward *f, const struct plan *plan)
     return demands;
 }
 
+/* A model in F32 or F16 keeps its precision in its products, and so in attention. */
+static bool keeps_floats(const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->n_placements; i++) {
+        const struct model_tensor *tensor = plan->placements[i].tensor;
+        uint32_t type = tensor->source->type->id;
+        if (tensor->role == ROLE_ATTN_Q && (type == BLOCK_F32 || type == BLOCK_F16))
+            return true;
+    }
+    return false;
+}
+
 static void place_routing(struct layout *layout, struct routing *routing, size_t n, size_t n_expert,
                           size_t n_slots)
 {
@@ -140,6 +152,7 @@ static int open_counted(const struct plan *plan, int n_batch, int n_workers,
         return error_set(error, TSR_ENOMEM, "out of memory");
     }
     *demands = plan_demands(f, plan);
+    f->exact_attention = keeps_floats(plan);
     struct layout layout = {0};
     place_buffers(f, &layout, demands);
     f->scratch_bytes = layout.overflow ? SIZE_MAX : layout.used;

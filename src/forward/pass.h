@@ -47,6 +47,7 @@ struct forward {
     const struct kernel_set *kernels;
     quantize_fn *quantize[ACT_FORMAT_COUNT];
     int n_batch, n_workers;
+    bool exact_attention; /* the model keeps its precision: attention is not rounded to bf16 */
     size_t scratch_bytes;
     void *memory; /* all buffers below */
     double *frequencies;   /* [n_rot / 2] */
