@@ -130,6 +130,7 @@ static ALWAYS_INLINE void tile_multiply(const struct tile *t, int rows, int vect
 {
     const char *a = t->a, *b = t->b;
     __m512 sums[TILE_ROWS][2];
+#pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < vectors; v++)
             sums[i][v] = _mm512_setzero_ps();
@@ -143,6 +144,7 @@ static ALWAYS_INLINE void tile_multiply(const struct tile *t, int rows, int vect
             for (int v = 0; v < vectors; v++)
                 sums[i][v] = add_pair(sums[i][v], a + i * CHUNK_STRIDE, w[v]);
     }
+#pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
         for (int v = 0; v < vectors; v++) {
             float *before = t->sums + i * TILE_COLUMNS + v * PANEL_COLUMNS;
