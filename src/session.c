@@ -113,6 +113,8 @@ static int fill_session(tsr_session *session, const struct tsr_session_settings 
     if (!status)
         status = forward_create(engine->plan, engine->weights, (int)session->n_batch,
                                 team_size(engine->team), &session->forward, error);
+    if (!status && settings->profile)
+        status = forward_profile(session->forward, error);
     return status;
 }
 
@@ -288,6 +290,19 @@ void tsr_session_stats(const tsr_session *session, struct tsr_stats *stats)
     full.kv_bytes = session->kv.bytes;
     full.scratch_bytes = forward_scratch_bytes(session->forward);
     memcpy(stats, &full, stats->struct_size < sizeof full ? stats->struct_size : sizeof full);
+}
+
+size_t tsr_session_profile(tsr_session *session, struct tsr_phase_time *phases, size_t capacity)
+{
+    struct phase_time times[PHASE_COUNT];
+    size_t n = (size_t)forward_take_profile(session->forward, times);
+    for (size_t i = 0; i < n && i < capacity; i++)
+        phases[i] = (struct tsr_phase_time){
+            .name = phase_name((enum phase)i),
+            .work_seconds = 1e-9 * (double)times[i].work,
+            .wait_seconds = 1e-9 * (double)times[i].wait,
+        };
+    return n;
 }
 
 void tsr_session_cancel(tsr_session *session)

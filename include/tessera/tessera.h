@@ -304,6 +304,7 @@ struct tsr_session_settings {
     uint32_t n_ctx;    /* positions of the KV cache; 0: what the model was trained with, <= 4096 */
     uint32_t n_batch;  /* tokens evaluated at once at most (default 512) */
     enum tsr_kv_type kv_type;
+    bool profile;      /* measure the phases of evaluations, for tsr_session_profile */
 };
 TSR_API struct tsr_session_settings tsr_session_settings_default(void);
 
@@ -354,6 +355,18 @@ TSR_API const float *tsr_session_logits(const tsr_session *session);
 TSR_API int32_t tsr_session_sample(tsr_session *session, const struct tsr_sampling *sampling);
 
 TSR_API void tsr_session_stats(const tsr_session *session, struct tsr_stats *stats);
+
+/* A phase of evaluations, in seconds summed over the threads: at work, and waiting for others. */
+struct tsr_phase_time {
+    const char *name; /* "attention"; static storage */
+    double work_seconds, wait_seconds;
+};
+
+/* The phases of all evaluations since the last call, in the order of a pass. Writes up to `capacity`
+ * of them and returns how many there are; 0 where the session was opened without `profile`. What
+ * was measured is forgotten. Since 0.1. */
+TSR_API size_t tsr_session_profile(tsr_session *session, struct tsr_phase_time *phases,
+                                   size_t capacity);
 
 /* Makes the running or next evaluation stop with TSR_ECANCELED. Safe from any thread and from a
  * signal handler. */

@@ -229,6 +229,12 @@ static void summarise(struct bench_result *result, double *rates, int n)
     result->most = rates[n - 1];
 }
 
+static void take_profile(tsr_session *session, struct bench_result *result)
+{
+    size_t n = tsr_session_profile(session, result->phases, MAX_PHASES);
+    result->n_phases = n < MAX_PHASES ? (int)n : MAX_PHASES;
+}
+
 static int run_test(struct bench *bench, const struct setup *setup, tsr_session *session, int depth,
                     int n, bool generate, int32_t *ids)
 {
@@ -252,11 +258,14 @@ static int run_test(struct bench *bench, const struct setup *setup, tsr_session 
         return fail(bench->options->command, "out of memory");
     int warm_up = generate && n > WARM_UP_TOKENS ? WARM_UP_TOKENS : n;
     double seconds = time_tokens(bench, setup, session, depth, warm_up, generate, ids);
+    take_profile(session, &result); /* that of the warm-up */
     for (int r = 0; r < o->repeats && seconds >= 0.0; r++) {
         seconds = time_tokens(bench, setup, session, depth, n, generate, ids);
         rates[r] = n / seconds;
+        result.thread_seconds += seconds * result.threads;
     }
     if (seconds >= 0.0) {
+        take_profile(session, &result);
         summarise(&result, rates, o->repeats);
         result.peak_bytes = setup->knows_peak ? peak_bytes() : 0;
         bench_report_result(&bench->report, &result);
@@ -367,6 +376,8 @@ int command_bench(const struct options *options)
                                          .model = &bench.model};
     if (options->bench.shape && options->model)
         return usage_error(options->command, "-m and --shape exclude each other");
+    if (options->bench.profile && options->bench.format == BENCH_CSV)
+        return usage_error(options->command, "--profile needs -o md or -o json");
     interrupt_catch();
     int fd = -1;
     struct tsr_error error;

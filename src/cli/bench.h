@@ -24,6 +24,8 @@ struct bench_roofs {
 };
 
 /* One line of the report. */
+enum { MAX_PHASES = 32 };
+
 struct bench_result {
     const char *isa;
     int threads, batch;
@@ -33,6 +35,10 @@ struct bench_result {
     double load_seconds;
     uint64_t peak_bytes; /* resident at most so far; 0: the system does not tell */
     const struct bench_roofs *roofs;
+    /* With --profile: the phases of all repeats, and the time of all threads. */
+    struct tsr_phase_time phases[MAX_PHASES];
+    int n_phases;
+    double thread_seconds;
 };
 
 /* How the model was opened for some of the results. */
@@ -48,7 +54,8 @@ enum { MAX_LOADS = 256 };
 struct bench_report {
     enum bench_format format;
     const struct bench_model *model;
-    json_t *results; /* for JSON */
+    json_t *results;  /* for JSON */
+    json_t *profiles; /* for Markdown: shown after the table */
     int n_results;
     struct bench_load loads[MAX_LOADS];
     int n_loads;

@@ -36,7 +36,59 @@ static double percent_tiles(const struct bench_model *model, const struct bench_
     return result->n_gen ? -1.0 : percent(flop, roof);
 }
 
-/* ---- CSV and JSON ---- */
+/* ---- Phases ---- */
+
+/* Percent of the time of all threads; what no phase has is the time between evaluations. */
+static json_t *phases_array(const struct bench_result *result)
+{
+    json_t *array = json_array();
+    double rest = result->thread_seconds;
+    for (int i = 0; i < result->n_phases; i++) {
+        const struct tsr_phase_time *phase = &result->phases[i];
+        json_array_append_new(
+            array, json_pack("{s:s, s:f, s:f}", "phase", phase->name, "percent_work",
+                             percent(phase->work_seconds, result->thread_seconds), "percent_wait",
+                             percent(phase->wait_seconds, result->thread_seconds)));
+        rest -= phase->work_seconds + phase->wait_seconds;
+    }
+    json_array_append_new(array, json_pack("{s:s, s:f, s:f}", "phase", "between evaluations",
+                                           "percent_work", 0.0, "percent_wait",
+                                           percent(rest > 0.0 ? rest : 0.0,
+                                                   result->thread_seconds)));
+    return array;
+}
+
+static void print_profile(const json_t *profile)
+{
+    size_t i;
+    json_t *phase;
+    double work = 0.0, wait = 0.0;
+    output_format("\n| %s | %% work | %% waiting |\n| --- | ---: | ---: |\n",
+                  json_string_value(json_object_get(profile, "title")));
+    json_array_foreach(json_object_get(profile, "phases"), i, phase)
+    {
+        double own_work = json_real_value(json_object_get(phase, "percent_work"));
+        double own_wait = json_real_value(json_object_get(phase, "percent_wait"));
+        output_format("| %s | %.1f | %.1f |\n", json_string_value(json_object_get(phase, "phase")),
+                      own_work, own_wait);
+        work += own_work;
+        wait += own_wait;
+    }
+    output_format("| all | %.1f | %.1f |\n", work, wait);
+}
+
+/* Kept until the table is complete. */
+static void keep_profile(struct bench_report *report, const struct bench_result *result)
+{
+    char test[64], title[256];
+    test_name(result, test, sizeof test);
+    snprintf(title, sizeof title, "%s, %s, %d threads, batch %d", test, result->isa,
+             result->threads, result->batch);
+    json_array_append_new(report->profiles, json_pack("{s:s, s:o}", "title", title, "phases",
+                                                      phases_array(result)));
+}
+
+/* ---- The fields of a result ---- */
 
 /* null where a value is not known. */
 static void set_real(json_t *object, const char *key, double value, bool known)
@@ -102,8 +154,12 @@ static json_t *result_object(const struct bench_model *model, const struct bench
     set_real(object, "percent_read", read, read >= 0.0);
     set_real(object, "percent_tiles", alone, alone >= 0.0);
     set_real(object, "percent_packed_l2", packed, packed >= 0.0);
+    if (result->n_phases)
+        json_object_set_new(object, "phases", phases_array(result));
     return object;
 }
+
+/* ---- CSV ---- */
 
 static void print_csv_text(const char *text)
 {
@@ -190,6 +246,8 @@ void bench_report_start(struct bench_report *report, const struct bench_roofs *r
 {
     if (report->format == BENCH_JSON)
         report->results = json_array();
+    else
+        report->profiles = json_array();
     if (report->format != BENCH_MD)
         return;
     for (int i = 0; i < n_roofs; i++)
@@ -202,6 +260,8 @@ void bench_report_result(struct bench_report *report, const struct bench_result 
     bool first = report->n_results++ == 0;
     if (report->format == BENCH_MD) {
         print_row(report->model, result, first);
+        if (result->n_phases)
+            keep_profile(report, result);
         output_flush();
         return;
     }
@@ -241,8 +301,11 @@ void bench_report_finish(struct bench_report *report)
                       (double)model->token_bytes * 1e-9, (double)model->token_flop * 1e-9);
         for (int i = 0; i < report->n_loads; i++)
             print_load(&report->loads[i]);
+        for (size_t i = 0; i < json_array_size(report->profiles); i++)
+            print_profile(json_array_get(report->profiles, i));
     }
     if (report->format == BENCH_JSON)
         output_json(report->results);
     json_decref(report->results);
+    json_decref(report->profiles);
 }

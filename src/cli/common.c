@@ -56,6 +56,7 @@ struct tsr_session_settings session_settings_from(const struct options *options)
     settings.n_ctx = (uint32_t)options->n_ctx;
     settings.n_batch = (uint32_t)options->n_batch;
     settings.kv_type = (enum tsr_kv_type)options->kv_type;
+    settings.profile = options->bench.profile;
     return settings;
 }
 

@@ -89,6 +89,7 @@ static const struct option_row table[] = {
     {OPT_LIST_BATCH, {"b", "batch-size"}, VALUE_INTS, FIELD(bench.batches), 1, 65536, "N,...", "tokens evaluated at once at most (default 512)"},
     {OPT_LIST_ISA, {"isa", NULL}, VALUE_CHOICES, FIELD(bench.isas), 0, 0, "auto|scalar|avx2|avx512|amx", "highest instruction sets to use, separated by commas"},
     {OPT_FORMAT, {"o", "output"}, VALUE_CHOICE, FIELD(bench.format), 0, 0, "md|csv|json", "how the results are printed (default md)"},
+    {OPT_PROFILE, {"profile", NULL}, VALUE_NONE, FIELD(bench.profile), 0, 0, NULL, "also where the time goes: each phase's share of the threads' time"},
 };
 /* clang-format on */
 enum { N_ROWS = sizeof table / sizeof table[0], LONG_BASE = 256 };

@@ -56,6 +56,7 @@ enum option_id {
     OPT_LIST_BATCH,
     OPT_LIST_ISA,
     OPT_FORMAT,
+    OPT_PROFILE,
     OPT_COUNT
 };
 #define OPT(name) (UINT64_C(1) << OPT_##name)
@@ -69,7 +70,8 @@ enum option_id {
 #define OPTS_SESSION (OPTS_MACHINE | OPT(CTX_SIZE) | OPT(BATCH_SIZE) | OPT(KV_TYPE))
 #define OPTS_BENCH                                                                                 \
     (OPT(SHAPE) | OPT(N_PROMPT) | OPT(N_GEN) | OPT(DEPTH) | OPT(REPEATS) | OPT(LIST_THREADS) |     \
-     OPT(LIST_THREADS_BATCH) | OPT(LIST_BATCH) | OPT(LIST_ISA) | OPT(FORMAT) | OPT(KV_TYPE) |      \
+     OPT(LIST_THREADS_BATCH) | OPT(LIST_BATCH) | OPT(LIST_ISA) | OPT(FORMAT) | OPT(PROFILE) |      \
+     OPT(KV_TYPE) | OPTS_LOAD |                                                                    \
      (OPTS_MACHINE & ~(OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA))))
 #define OPTS_SAMPLING                                                                              \
     (OPT(TEMP) | OPT(TOP_K) | OPT(TOP_P) | OPT(MIN_P) | OPT(REPEAT_PENALTY) | OPT(REPEAT_LAST_N) | \
@@ -94,6 +96,7 @@ struct bench_options {
     const char *shape;
     struct number_list n_prompt, n_gen, depths, threads, threads_batch, batches, isas;
     int repeats, format; /* enum bench_format */
+    bool profile;
 };
 
 struct options {

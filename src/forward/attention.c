@@ -140,7 +140,7 @@ static void attend_phase(struct forward *f, struct worker *worker, int layer, in
         int count = f->n_tokens - token < tokens ? f->n_tokens - token : tokens;
         attend(f, worker, layer, head, token, count, split, n_splits);
     }
-    team_barrier(worker);
+    end_phase(f, worker, PHASE_ATTENTION);
 }
 
 /* Merges the splits of one query head into split 0: each is a sum of exp(score - max) * v. */
@@ -180,9 +180,10 @@ static void collect_phase(struct forward *f, struct worker *worker, unsigned for
             memcpy(f->q + (size_t)i * width + head * piece,
                    f->attn + (head * (size_t)f->n_tokens + (size_t)i) * piece,
                    piece * sizeof(float));
+    mark_phase(f, worker, PHASE_ATTENTION);
     acts_write(f, &f->attn_acts, formats, begin, f->q + (size_t)begin * width, width, end - begin,
                (int)width);
-    team_barrier(worker);
+    end_phase(f, worker, PHASE_QUANTIZE);
 }
 
 void attention_block(struct forward *f, struct worker *worker, int index)
@@ -196,14 +197,14 @@ void attention_block(struct forward *f, struct worker *worker, int index)
         {&layer->k, 0, &f->norm_acts, 0, f->n_tokens, f->k, (size_t)layer->k.n},
         {&layer->v, 0, &f->norm_acts, 0, f->n_tokens, f->v, (size_t)layer->v.n},
     };
-    products_run(f, worker, products, 3);
+    products_run(f, worker, PHASE_QKV, products, 3);
     int begin, end;
     team_share(worker, f->n_tokens, 1, &begin, &end);
     for (int token = begin; token < end; token++)
         finish_token(f, layer, index, token);
-    team_barrier(worker);
+    end_phase(f, worker, PHASE_ROTATE);
     int n_splits = split_count(f, worker);
     attend_phase(f, worker, index, n_splits);
     collect_phase(f, worker, matrix_format(&layer->attn_output), n_splits);
-    product_add_to_x(f, worker, &layer->attn_output, &f->attn_acts);
+    product_add_to_x(f, worker, PHASE_ATTN_OUTPUT, &layer->attn_output, &f->attn_acts);
 }

@@ -31,7 +31,7 @@ void activations_phase(struct forward *f, struct worker *worker, const struct ma
     team_share(worker, n_rows, 1, &begin, &end);
     acts_write(f, &f->ffn_acts, matrix_format(down), begin, f->gate + (size_t)begin * n_ff, n_ff,
                end - begin, (int)n_ff);
-    team_barrier(worker);
+    end_phase(f, worker, PHASE_QUANTIZE);
 }
 
 void dense_ffn_block(struct forward *f, struct worker *worker, const struct layer_weights *layer)
@@ -48,7 +48,7 @@ void dense_ffn_block(struct forward *f, struct worker *worker, const struct laye
                 gate_up_columns(f, worker, layer, 0, &f->norm_acts, i, m, i, &columns);
         }
     }
-    team_barrier(worker);
+    end_phase(f, worker, PHASE_GATE_UP);
     activations_phase(f, worker, &layer->down, f->n_tokens);
-    product_add_to_x(f, worker, &layer->down, &f->ffn_acts);
+    product_add_to_x(f, worker, PHASE_DOWN, &layer->down, &f->ffn_acts);
 }

@@ -123,6 +123,7 @@ void forward_free(struct forward *f)
 {
     if (!f)
         return;
+    profile_free(f->profile);
     free(f->memory);
     free(f->scratch);
     free(f);
@@ -215,7 +216,7 @@ static void embed_phase(struct forward *f, struct worker *worker)
         for (int g = 0; g < group; g++)
             f->n_keys[i * group + g] = (int32_t)position + 1;
     }
-    team_barrier(worker);
+    end_phase(f, worker, PHASE_EMBED);
 }
 
 static void output_phase(struct forward *f, struct worker *worker)
@@ -225,12 +226,14 @@ static void output_phase(struct forward *f, struct worker *worker)
     norm_phase(f, worker, f->weights->output_norm, matrix_format(output), first);
     struct product product = {output, 0, &f->norm_acts, first, f->n_tokens - first,
                               f->batch->logits, (size_t)output->n};
-    products_run(f, worker, &product, 1);
+    products_run(f, worker, PHASE_OUTPUT, &product, 1);
 }
 
 static void run_worker(struct worker *worker, void *arg)
 {
     struct forward *f = arg;
+    if (f->profile)
+        profile_start(f->profile, worker);
     embed_phase(f, worker);
     for (int layer = 0; layer < (int)f->params->n_layer; layer++) {
         if (worker->index == 0)
@@ -246,12 +249,28 @@ static void run_worker(struct worker *worker, void *arg)
     output_phase(f, worker);
 }
 
+int forward_profile(struct forward *f, struct tsr_error *error)
+{
+    f->profile = profile_create(f->n_workers);
+    return f->profile ? 0 : error_set(error, TSR_ENOMEM, "out of memory");
+}
+
+int forward_take_profile(struct forward *f, struct phase_time *times)
+{
+    if (!f->profile)
+        return 0;
+    profile_take(f->profile, times);
+    return PHASE_COUNT;
+}
+
 bool forward_run(struct forward *f, struct team *team, int n_workers,
                  const struct forward_batch *batch)
 {
     f->batch = batch;
     f->n_tokens = batch->n_tokens;
     f->stop = false;
+    if (f->profile)
+        profile_call(f->profile);
     team_run(team, n_workers, run_worker, f);
     return !f->stop;
 }

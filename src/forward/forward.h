@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "forward/kv.h"
+#include "forward/profile.h"
 #include "load/weights.h"
 
 struct forward;
@@ -36,5 +37,10 @@ struct forward_batch {
 /* True when done, false when cancelled (the cache then has rubbish from `position` on). */
 bool forward_run(struct forward *forward, struct team *team, int n_workers,
                  const struct forward_batch *batch);
+
+/* From now on the time of each phase is measured. Errors: TSR_ENOMEM. */
+int forward_profile(struct forward *forward, struct tsr_error *error);
+/* The times since the last call, [PHASE_COUNT]; returns how many: 0 where none are measured. */
+int forward_take_profile(struct forward *forward, struct phase_time *times);
 
 #endif

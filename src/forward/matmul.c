@@ -97,8 +97,8 @@ void product_columns(const struct forward *f, const struct worker *worker,
         kernel->end();
 }
 
-void products_run(struct forward *f, struct worker *worker, const struct product *products,
-                  int n_products)
+void products_run(struct forward *f, struct worker *worker, enum phase phase,
+                  const struct product *products, int n_products)
 {
     struct columns columns;
     for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
@@ -116,11 +116,11 @@ void products_run(struct forward *f, struct worker *worker, const struct product
             }
         }
     }
-    team_barrier(worker);
+    end_phase(f, worker, phase);
 }
 
-void product_add_to_x(struct forward *f, struct worker *worker, const struct matrix *matrix,
-                      const struct acts *a)
+void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase,
+                      const struct matrix *matrix, const struct acts *a)
 {
     int rows = row_block(f->n_tokens);
     int block = column_block(worker, matrix, n_blocks(f->n_tokens, rows), f->n_tokens);
@@ -139,7 +139,7 @@ void product_add_to_x(struct forward *f, struct worker *worker, const struct mat
             }
         }
     }
-    team_barrier(worker);
+    end_phase(f, worker, phase);
 }
 
 void norm_phase(struct forward *f, struct worker *worker, const float *w, unsigned formats,
@@ -151,7 +151,8 @@ void norm_phase(struct forward *f, struct worker *worker, const float *w, unsign
     for (int i = first + begin; i < first + end; i++)
         f->kernels->rows.rms_norm(f->norm + (size_t)i * n_embd, f->x + (size_t)i * n_embd, w,
                                   n_embd, f->params->rms_eps);
+    mark_phase(f, worker, PHASE_NORM);
     acts_write(f, &f->norm_acts, formats, first + begin, f->norm + (size_t)(first + begin) * n_embd,
                n_embd, end - begin, (int)n_embd);
-    team_barrier(worker);
+    end_phase(f, worker, PHASE_QUANTIZE);
 }

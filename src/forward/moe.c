@@ -88,19 +88,19 @@ static void route_phase(struct forward *f, struct worker *worker, const struct m
 {
     struct product product = {router,          0, &f->norm_acts, 0, f->n_tokens, f->routing.logits,
                               f->params->n_expert};
-    products_run(f, worker, &product, 1);
+    products_run(f, worker, PHASE_ROUTER, &product, 1);
     if (f->n_tokens > worker->count) {
         int begin, end;
         team_share(worker, f->n_tokens, 1, &begin, &end);
         route_rows(f, begin, end);
-        team_barrier(worker);
+        end_phase(f, worker, PHASE_ROUTER);
     } else if (worker->index == 0) {
         route_rows(f, 0, f->n_tokens);
     }
     if (worker->index == 0)
         sort_slots(&f->routing, f->n_tokens, (int)f->params->n_expert,
                    (int)f->params->n_expert_used);
-    team_barrier(worker);
+    end_phase(f, worker, PHASE_ROUTER);
 }
 
 /* Copies the rows of some slots, so that they lie together for the kernels; into memory of the
@@ -158,7 +158,7 @@ static void gate_up_phase(struct forward *f, struct worker *worker,
             while (walk_take(&walk, &layer->gate, width, &columns))
                 expert_columns(f, worker, layer, routing->active[i], &columns);
         }
-    team_barrier(worker);
+    end_phase(f, worker, PHASE_GATE_UP);
 }
 
 /* x[token] += weight * product, for the rows of some slots. */
@@ -204,5 +204,5 @@ void moe_block(struct forward *f, struct worker *worker, const struct layer_weig
     for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
         while (walk_take(&walk, &layer->down, block, &columns))
             down_columns(f, worker, &layer->down, &columns);
-    team_barrier(worker);
+    end_phase(f, worker, PHASE_DOWN);
 }

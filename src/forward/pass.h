@@ -3,6 +3,7 @@
 #define TESSERA_FORWARD_PASS_H
 
 #include "forward/forward.h"
+#include "forward/profile.h"
 #include "forward/rope.h"
 
 /* Rows and columns of a product that one work item computes at most: rows whose activations stay in
@@ -66,11 +67,30 @@ struct forward {
     struct acts ffn_acts;  /* rows of `gate` after the activation */
     struct routing routing;
     struct worker_scratch *scratch; /* [n_workers] */
+    struct profile *profile;        /* NULL: not asked for */
     /* The batch at hand. */
     const struct forward_batch *batch;
     int n_tokens;
     bool stop; /* written by worker 0 at the start of a layer, read after its first barrier */
 };
+
+/* ---- Phases ---- */
+
+/* The end of a phase: waits for the other workers. */
+static inline void end_phase(struct forward *f, struct worker *worker, enum phase phase)
+{
+    if (f->profile)
+        profile_barrier(f->profile, worker, phase);
+    else
+        team_barrier(worker);
+}
+
+/* What follows is another phase's work, without a barrier between. */
+static inline void mark_phase(struct forward *f, const struct worker *worker, enum phase phase)
+{
+    if (f->profile)
+        profile_mark(f->profile, worker, phase);
+}
 
 /* ---- acts.c, matmul.c ---- */
 
@@ -127,12 +147,12 @@ void product_columns(const struct forward *f, const struct worker *worker,
                      const struct product *product, const struct columns *columns);
 
 /* All products of a list, as one phase of work items. */
-void products_run(struct forward *f, struct worker *worker, const struct product *products,
-                  int n_products);
+void products_run(struct forward *f, struct worker *worker, enum phase phase,
+                  const struct product *products, int n_products);
 
 /* x += A W^T over the whole batch, as one phase. */
-void product_add_to_x(struct forward *f, struct worker *worker, const struct matrix *matrix,
-                      const struct acts *a);
+void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase,
+                      const struct matrix *matrix, const struct acts *a);
 
 /* ---- the blocks of a layer: each begins and ends at a barrier ---- */
 

@@ -38,6 +38,16 @@ norms = 4 * (2 * (2 * 256 + 2 * 64) + 256)
 assert rows[0]["token_bytes"] == 2 * 2 * matrices + 2 * 4 * 128 * 256 + 2 * 1024 * 256 + norms
 assert rows[0]["percent_tiles"] is None and rows[0]["load_seconds"] > 0' 'rows of JSON'
 
+run 0 bench --shape tiny-moe:q8_0,2 -p 32 -n 8 -r 1 -t 2 -o json --profile
+python 'import json, sys
+for row in json.load(open(sys.argv[1])):
+    phases = {p["phase"]: p for p in row["phases"]}
+    assert all(phases[n]["percent_work"] > 0 for n in ("attention", "router", "gate, up", "down"))
+    total = sum(p["percent_work"] + p["percent_wait"] for p in row["phases"])
+    assert 99 < total < 101, total' 'phases of JSON'
+run 2 bench -o csv --profile
+one_line '--profile needs -o md or -o json'
+
 # llama.cpp's mix of types.
 run 0 bench --shape tiny-moe:q4_k_m -p 4 -n 0 -r 1 -t 1 -o csv
 check 'mostly Q4_K' grep -q '"Q4_K"' "$out"
