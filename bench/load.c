@@ -2,10 +2,10 @@
  *
  *     tessera-bench-load FILE [THREADS [ROUNDS]]
  *
- * Each round copies memory and then opens the model, with the same number of threads. Three copies:
+ * Each round opens the model and then copies memory, with the same number of threads. Three copies:
  * between buffers that exist (the copy rate), from the file's mapping (in the page cache) into
- * memory that exists, and from there into new memory in huge pages, as a loader has to. Rates are in bytes
- * of the file per second; the best round counts. On a machine with other work, compare the CPU time
+ * memory that exists, and from there into new memory in huge pages, as a loader has to. Rates are in
+ * bytes of the file per second; the best round counts. On a machine with other work, compare the CPU time
  * of the threads, which the columns "cpu" do. */
 #include <fcntl.h>
 #include <pthread.h>
@@ -91,8 +91,8 @@ static char *new_memory(size_t bytes)
     return memory;
 }
 
-/* The three copies, of the first `bytes` of the file. */
-static void copies(struct rate rates[3], int file, size_t bytes, int n_threads)
+/* The three copies: two of the first `bytes` of the file, which recycle memory, and one of all. */
+static void copies(struct rate rates[3], int file, size_t bytes, size_t all, int n_threads)
 {
     char *mapped = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, file, 0);
     if (mapped == MAP_FAILED) {
@@ -107,14 +107,32 @@ static void copies(struct rate rates[3], int file, size_t bytes, int n_threads)
     copy(&rates[1], to, mapped, bytes, n_threads);
     munmap(to, bytes);
     munmap(mapped, bytes);
-    mapped = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, file, 0);
-    to = new_memory(bytes);
-    copy(&rates[2], to, mapped, bytes, n_threads);
-    munmap(to, bytes);
-    munmap(mapped, bytes);
+    mapped = mmap(NULL, all, PROT_READ, MAP_PRIVATE, file, 0);
+    if (mapped == MAP_FAILED) {
+        perror("mmap");
+        exit(1);
+    }
+    to = new_memory(all);
+    copy(&rates[2], to, mapped, all, n_threads);
+    munmap(to, all);
+    munmap(mapped, all);
 }
 
-static void load(struct rate *rate, const char *path, size_t bytes, int n_threads)
+/* Memory of this process that is no file's. */
+static uint64_t anonymous_bytes(void)
+{
+    char line[256];
+    unsigned long long kib = 0;
+    FILE *file = fopen("/proc/self/status", "re");
+    while (file && fgets(line, sizeof line, file) && sscanf(line, "RssAnon: %llu", &kib) != 1)
+        ;
+    if (file)
+        fclose(file);
+    return kib << 10;
+}
+
+/* `held`: memory of the process once it is loaded, to the bytes of the packed weights. */
+static void load(struct rate *rate, const char *path, size_t bytes, int n_threads, double *held)
 {
     struct tsr_settings settings = tsr_settings_default();
     struct tsr_error error;
@@ -127,6 +145,9 @@ static void load(struct rate *rate, const char *path, size_t bytes, int n_thread
         exit(1);
     }
     note_rate(rate, bytes, n_threads, wall, cpu);
+    struct tsr_engine_info info = {.struct_size = sizeof info};
+    tsr_engine_info(engine, &info);
+    *held = (double)anonymous_bytes() / (double)info.packed_bytes;
     tsr_engine_close(engine);
 }
 
@@ -144,18 +165,21 @@ int main(int argc, char **argv)
                             {.name = "copy from the mapping"},
                             {.name = "the same into new pages"},
                             {.name = "load"}};
+    double held = 0;
+    struct rusage usage = {0};
     for (int i = 0; i < rounds; i++) {
-        copies(rates, file, sample, n_threads);
-        load(&rates[3], argv[1], bytes, n_threads);
+        load(&rates[3], argv[1], bytes, n_threads, &held);
+        if (i == 0) /* before the copies take as much */
+            getrusage(RUSAGE_SELF, &usage);
+        copies(rates, file, sample, bytes, n_threads);
     }
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
     printf("%.2f GB, %d threads, best of %d\n%-26s%10s%8s%10s%8s\n", (double)bytes / 1e9, n_threads,
            rounds, "", "GB/s", "%", "cpu GB/s", "%");
     for (int i = 0; i < 4; i++)
         printf("%-26s%10.2f%8.0f%10.2f%8.0f\n", rates[i].name, rates[i].wall / 1e9,
                100 * rates[i].wall / rates[0].wall, rates[i].cpu / 1e9,
                100 * rates[i].cpu / rates[0].cpu);
-    printf("peak resident memory: %.3f of the file\n", (double)usage.ru_maxrss * 1024 / (double)bytes);
+    printf("resident memory: peak %.3f of the file; then %.3f of the packed weights\n",
+           (double)usage.ru_maxrss * 1024 / (double)bytes, held);
     return 0;
 }
