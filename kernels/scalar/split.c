@@ -357,7 +357,17 @@ static inline void arrange_k4_scales(const uint8_t scales[12], uint8_t byte[16])
     memcpy(byte, out, 16);
 }
 
-/* Low nibbles of 32 bytes are the codes of a unit, high nibbles those of the next. */
+/* Planes 4 of a super-block: low nibbles of 32 bytes are the codes of a unit, high nibbles those of
+ * the next. */
+static inline void arrange_nibbles(const uint8_t quants[128], uint32_t *words, int unit_words)
+{
+    for (int g = 0; g < 4; g++, words += 2 * unit_words) {
+        quad first = load_quad(quants + 32 * g), second = load_quad(quants + 32 * g + 16);
+        store_quad(words, (first & 0x0f0f0f0f) | (second & 0x0f0f0f0f) << 4);
+        store_quad(words + unit_words, (first >> 4 & 0x0f0f0f0f) | (second & 0xf0f0f0f0));
+    }
+}
+
 static inline void arrange_column_q4_k(const void *from, uint32_t *words, uint16_t *scale,
                                        uint16_t *min, uint8_t byte[16])
 {
@@ -365,10 +375,24 @@ static inline void arrange_column_q4_k(const void *from, uint32_t *words, uint16
     *scale = b->scale;
     *min = b->min;
     arrange_k4_scales(b->scales, byte);
-    for (int g = 0; g < 4; g++) {
-        quad first = load_quad(b->quants + 32 * g), second = load_quad(b->quants + 32 * g + 16);
-        store_quad(words + 8 * g, (first & 0x0f0f0f0f) | (second & 0x0f0f0f0f) << 4);
-        store_quad(words + 8 * g + 4, (first >> 4 & 0x0f0f0f0f) | (second & 0xf0f0f0f0));
+    arrange_nibbles(b->quants, words, 4);
+}
+
+static inline void arrange_column_q5_k(const void *from, uint32_t *words, uint16_t *scale,
+                                       uint16_t *min, uint8_t byte[16])
+{
+    const struct block_q5_k *b = from;
+    uint32_t high[UNIT_VECTORS];
+    *scale = b->scale;
+    *min = b->min;
+    arrange_k4_scales(b->scales, byte);
+    arrange_nibbles(b->quants, words, 5);
+    memcpy(high, b->high, sizeof high);
+    for (int u = 0; u < SUPER_BLOCK_ELEMS / UNIT_K; u++) {
+        uint32_t word = 0; /* of plane 1: bit u of each byte */
+        for (int g = 0; g < UNIT_VECTORS; g++)
+            word |= (high[g] >> u & 0x01010101) << g;
+        words[5 * u + 4] = word;
     }
 }
 
@@ -411,6 +435,7 @@ static inline void arrange_column_q6_k(const void *from, uint32_t *words, uint16
 ARRANGE(q4_0)
 ARRANGE(q8_0)
 ARRANGE(q4_k)
+ARRANGE(q5_k)
 ARRANGE(q6_k)
 
 /* ---- The table ---- */
@@ -429,7 +454,7 @@ static const struct panel_format formats[] = {
     FORMAT(BLOCK_Q2_K, q2_k, 256, 2, 2, 16, NULL),
     FORMAT(BLOCK_Q3_K, q3_k, 256, 3, 1, 16, NULL),
     FORMAT(BLOCK_Q4_K, q4_k, 256, 4, 2, 16, arrange_q4_k),
-    FORMAT(BLOCK_Q5_K, q5_k, 256, 5, 2, 16, NULL),
+    FORMAT(BLOCK_Q5_K, q5_k, 256, 5, 2, 16, arrange_q5_k),
     FORMAT(BLOCK_Q6_K, q6_k, 256, 6, 1, 16, arrange_q6_k),
     FORMAT(BLOCK_IQ4_NL, q4_0, 32, 4, 1, 0, arrange_q4_0),
     FORMAT(BLOCK_IQ4_XS, iq4_xs, 256, 4, 1, 8, NULL),
