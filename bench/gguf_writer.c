@@ -29,6 +29,7 @@ struct pending {
     uint64_t n_bytes, seed;
     uint64_t offset; /* from the start of the data */
     const void *data;
+    float sigma; /* of random weights */
 };
 
 struct gguf_writer {
@@ -172,7 +173,7 @@ void gguf_writer_tensor(struct gguf_writer *writer, const char *name, enum block
     const struct block_type *block = block_type_find(type);
     if (!block)
         errx(1, "gguf_writer: %s: block type %d", name, type);
-    struct pending tensor = {.type = block, .data = data, .n_bytes = block->n_bytes,
+    struct pending tensor = {.type = block, .data = data, .n_bytes = block->n_bytes, .sigma = 0.02f,
                              .offset = writer->data_bytes};
     for (const char *c = name; *c; c++)
         tensor.seed = tensor.seed * 31 + (unsigned char)*c;
@@ -193,6 +194,11 @@ void gguf_writer_tensor(struct gguf_writer *writer, const char *name, enum block
     if (!writer->tensors)
         err(1, "gguf_writer");
     writer->tensors[writer->n_tensors++] = tensor;
+}
+
+void gguf_writer_deviation(struct gguf_writer *writer, float sigma)
+{
+    writer->tensors[writer->n_tensors - 1].sigma = sigma;
 }
 
 void gguf_writer_hole(struct gguf_writer *writer)
@@ -266,7 +272,7 @@ static void fill_chunk(const struct fill_job *job, const struct pending *tensor,
     if (window == MAP_FAILED)
         err(1, "%s", job->writer->path);
     uint64_t state = tensor->seed ^ chunk * 0xd1342543de82ef95;
-    random_weights(tensor->type, window + lead, n, 0.02f, &state);
+    random_weights(tensor->type, window + lead, n, tensor->sigma, &state);
     munmap(window, n + lead);
 }
 

@@ -38,6 +38,8 @@ void gguf_writer_raw(struct gguf_writer *writer, const char *key, enum gguf_valu
  * on the tensor's name only. */
 void gguf_writer_tensor(struct gguf_writer *writer, const char *name, enum block_id type,
                         int n_dims, const uint64_t *dims, const void *data);
+/* The deviation of the random weights of the last tensor; 0.02 without it. */
+void gguf_writer_deviation(struct gguf_writer *writer, float sigma);
 /* The data of all tensors become a hole: zeros that take no room on the disk. */
 void gguf_writer_hole(struct gguf_writer *writer);
 /* Size of the file as it would be closed now. */

@@ -1,6 +1,7 @@
 #include "bench/random_weights.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 #include "kernels/float16.h"
 #include "kernels/scalar/blocks.h"
@@ -64,6 +65,16 @@ static void random_bytes(unsigned char *out, size_t n_bytes, uint64_t *state)
     memcpy(out + i, &bits, n_bytes - i);
 }
 
+/* Codes without a minimum are not quite centered (-8 to 7): with one sign for all scales, all sums
+ * over a row would share an offset that grows from layer to layer, until every token goes the same
+ * way. The sign is one of the random bits that were there. */
+static void put_scale(unsigned char *out, uint16_t scale, bool any_sign)
+{
+    if (any_sign)
+        scale |= (uint16_t)((out[1] & 0x80) << 8);
+    memcpy(out, &scale, sizeof scale);
+}
+
 void random_weights(const struct block_type *type, void *blocks, size_t n_bytes, float sigma,
                     uint64_t *state)
 {
@@ -85,7 +96,7 @@ void random_weights(const struct block_type *type, void *blocks, size_t n_bytes,
         uint16_t scale = f32_to_f16(sigma / block_fields[t].unit);
         uint16_t min = f32_to_f16(f16_to_f32(scale) * block_fields[t].center);
         for (; out < end; out += type->n_bytes) {
-            memcpy(out + block_fields[t].scale, &scale, sizeof scale);
+            put_scale(out + block_fields[t].scale, scale, block_fields[t].min < 0);
             if (block_fields[t].min >= 0)
                 memcpy(out + block_fields[t].min, &min, sizeof min);
         }

@@ -3,13 +3,18 @@
  * Types are as llama.cpp's quantizer chooses them
  * (https://github.com/ggml-org/llama.cpp/blob/master/src/llama-quant.cpp): the output matrix of
  * the 4-bit types is Q6_K; Q4_K_M gives Q6_K to attn_v and ffn_down of about half of the layers;
- * with eight experts attn_k and attn_v are Q8_0. Weights have a deviation of 0.02, so that
- * activations stay near one, nothing overflows and routing is spread over the experts. The
- * vocabulary is made up: ids, not text, are what such a model is for. */
+ * with eight experts attn_k and attn_v are Q8_0.
+ *
+ * Weights have a deviation of 0.02, so that activations stay near one and nothing overflows. What
+ * layers add to the residual stream is kept small beside the embedding, as by GPT-2's initial
+ * weights (0.02 / sqrt(2 n_layer)): attention averages random values, so that otherwise all tokens
+ * become alike after a few layers and go to the same experts. The vocabulary is made up: ids, not
+ * text, are what such a model is for. */
 #include "bench/shape.h"
 
 #include <err.h>
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -236,6 +241,14 @@ static void put_matrix(struct model_writer *w, int layer, const char *name, uint
     put_typed(w, layer, name, matrix_type(w, layer, name), k, n, n_expert);
 }
 
+/* A matrix whose product is added to the residual stream. */
+static void put_adding_matrix(struct model_writer *w, int layer, const char *name, uint64_t k,
+                              uint64_t n, uint64_t n_expert)
+{
+    put_matrix(w, layer, name, k, n, n_expert);
+    gguf_writer_deviation(w->file, 0.02f / sqrtf(2.0f * (float)w->shape->n_layer));
+}
+
 static void put_norm(struct model_writer *w, int layer, const char *name, uint64_t n)
 {
     char full[64];
@@ -251,7 +264,7 @@ static void put_layer(struct model_writer *w, int i)
     put_matrix(w, i, "attn_q.weight", s->n_embd, q, 0);
     put_matrix(w, i, "attn_k.weight", s->n_embd, kv, 0);
     put_matrix(w, i, "attn_v.weight", s->n_embd, kv, 0);
-    put_matrix(w, i, "attn_output.weight", q, s->n_embd, 0);
+    put_adding_matrix(w, i, "attn_output.weight", q, s->n_embd, 0);
     if (s->qk_norm) {
         put_norm(w, i, "attn_q_norm.weight", s->d_head);
         put_norm(w, i, "attn_k_norm.weight", s->d_head);
@@ -260,13 +273,13 @@ static void put_layer(struct model_writer *w, int i)
     if (!s->n_expert) {
         put_matrix(w, i, "ffn_gate.weight", s->n_embd, s->n_ff, 0);
         put_matrix(w, i, "ffn_up.weight", s->n_embd, s->n_ff, 0);
-        put_matrix(w, i, "ffn_down.weight", s->n_ff, s->n_embd, 0);
+        put_adding_matrix(w, i, "ffn_down.weight", s->n_ff, s->n_embd, 0);
         return;
     }
     put_typed(w, i, "ffn_gate_inp.weight", BLOCK_F32, s->n_embd, s->n_expert, 0);
     put_matrix(w, i, "ffn_gate_exps.weight", s->n_embd, s->n_ff_expert, s->n_expert);
     put_matrix(w, i, "ffn_up_exps.weight", s->n_embd, s->n_ff_expert, s->n_expert);
-    put_matrix(w, i, "ffn_down_exps.weight", s->n_ff_expert, s->n_embd, s->n_expert);
+    put_adding_matrix(w, i, "ffn_down_exps.weight", s->n_ff_expert, s->n_embd, s->n_expert);
 }
 
 static void put_tensors(struct model_writer *w)
@@ -275,6 +288,7 @@ static void put_tensors(struct model_writer *w)
     enum block_id type = (enum block_id)w->model->type;
     bool four_bits = type == BLOCK_Q4_0 || type == BLOCK_Q4_K;
     put_typed(w, -1, "token_embd.weight", type, s->n_embd, s->n_vocab, 0);
+    gguf_writer_deviation(w->file, 1.0f);
     put_norm(w, -1, "output_norm.weight", s->n_embd);
     put_typed(w, -1, "output.weight", four_bits ? BLOCK_Q6_K : type, s->n_embd, s->n_vocab, 0);
     for (int i = 0; i < (int)s->n_layer; i++)

@@ -24,6 +24,7 @@ static const double roof_seconds = 0.1; /* of each of several measurements of ea
 struct bench {
     const struct options *options;
     char path[4096]; /* of the model */
+    json_t *file;    /* its directory, as tsr_file_describe has it */
     struct bench_model model;
     struct bench_roofs roofs[MAX_ROOFS];
     int n_roofs;
@@ -132,29 +133,36 @@ static void find_main_type(struct bench_model *model, const json_t *tensors)
     json_decref(sums);
 }
 
-static bool describe_model(struct bench *bench, const struct tsr_engine_info *info)
+static void describe_model(struct bench *bench, const struct tsr_engine_info *info)
 {
     struct bench_model *model = &bench->model;
-    char *text;
-    struct tsr_error error;
+    const json_t *tensors = json_object_get(bench->file, "tensors");
+    bool tied = true;
     *model = (struct bench_model){.bytes = info->file_bytes, .params = info->n_params};
     snprintf(model->name, sizeof model->name, "%s", info->name[0] ? info->name : info->arch);
-    if (tsr_file_describe(bench->path, 1, &text, &error)) {
-        fail(bench->options->command, "%s", error.text);
-        return false;
-    }
-    json_t *file = json_loads(text, JSON_ALLOW_NUL, NULL);
-    const json_t *tensors = json_object_get(file, "tensors");
-    bool tied = true;
     for (size_t i = 0; i < json_array_size(tensors); i++)
         tied &= strcmp("output.weight", json_string_value(json_object_get(
                                             json_array_get(tensors, i), "name"))) != 0;
     for (size_t i = 0; i < json_array_size(tensors); i++)
         add_cost(model, info, json_array_get(tensors, i), tied);
     find_main_type(model, tensors);
-    json_decref(file);
+}
+
+/* Before the roofs are measured: a file that is not there is told at once. */
+static bool read_directory(struct bench *bench)
+{
+    char *text;
+    struct tsr_error error = {0};
+    int code = tsr_file_describe(bench->path, 1, &text, &error);
+    if (code < 0) {
+        fail(bench->options->command, "%s", error.text[0] ? error.text : tsr_strerror(code));
+        return false;
+    }
+    bench->file = json_loads(text, JSON_ALLOW_NUL, NULL);
     tsr_free(text);
-    return true;
+    if (!bench->file)
+        fail(bench->options->command, "out of memory");
+    return bench->file != NULL;
 }
 
 /* ---- Roofs ----------------------------------------------------------------------------------- */
@@ -332,8 +340,7 @@ static int run_setup(struct bench *bench, int isa, int threads, int threads_batc
         return status;
     setup.load_seconds = now() - start;
     tsr_engine_info(setup.engine, &setup.info);
-    if (!describe_model(bench, &setup.info))
-        status = EXIT_FAILED;
+    describe_model(bench, &setup.info);
     for (int b = 0; b < o->batches.n && status == EXIT_DONE; b++) {
         setup.options.n_batch = o->batches.values[b];
         for (int d = 0; d < o->depths.n && status == EXIT_DONE; d++)
@@ -355,6 +362,8 @@ static int run_all(struct bench *bench)
 {
     const struct bench_options *o = &bench->options->bench;
     int status = EXIT_DONE;
+    if (!read_directory(bench))
+        return EXIT_FAILED;
     measure_all_roofs(bench);
     bench_report_start(&bench->report, bench->roofs, bench->n_roofs);
     for (int i = 0; i < o->isas.n; i++)
@@ -363,6 +372,7 @@ static int run_all(struct bench *bench)
                 status = run_setup(bench, o->isas.values[i], o->threads.values[t],
                                    o->threads_batch.values[tb]);
     bench_report_finish(&bench->report);
+    json_decref(bench->file);
     return status;
 }
 
