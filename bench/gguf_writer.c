@@ -21,7 +21,7 @@ enum { VERSION = 3, CHUNK_BYTES = 16 << 20, MAX_THREADS = 256 };
 
 struct buffer {
     char *bytes;
-    size_t n;
+    size_t n, capacity;
 };
 
 struct pending {
@@ -45,7 +45,10 @@ struct gguf_writer {
 
 static void put(struct buffer *buffer, const void *bytes, size_t n)
 {
-    buffer->bytes = realloc(buffer->bytes, buffer->n + n + 1);
+    if (buffer->n + n > buffer->capacity || !buffer->bytes) {
+        buffer->capacity = 2 * (buffer->n + n) + 64;
+        buffer->bytes = realloc(buffer->bytes, buffer->capacity);
+    }
     if (!buffer->bytes)
         err(1, "gguf_writer");
     if (n)
