@@ -36,6 +36,8 @@ struct gguf_writer {
     int fd;
     bool own_file; /* the writer opened it */
     bool hole;
+    tsr_progress_fn *progress;
+    void *user;
     char *path;
     struct buffer metadata, directory;
     uint64_t n_values, n_tensors, data_bytes;
@@ -204,6 +206,12 @@ void gguf_writer_deviation(struct gguf_writer *writer, float sigma)
     writer->tensors[writer->n_tensors - 1].sigma = sigma;
 }
 
+void gguf_writer_progress(struct gguf_writer *writer, tsr_progress_fn *progress, void *user)
+{
+    writer->progress = progress;
+    writer->user = user;
+}
+
 void gguf_writer_hole(struct gguf_writer *writer)
 {
     writer->hole = true;
@@ -250,7 +258,9 @@ static void write_at(const struct gguf_writer *writer, const void *bytes, uint64
 struct fill_job {
     const struct gguf_writer *writer;
     uint64_t data_at; /* of the first tensor, in the file */
-    atomic_uint_fast64_t next;
+    atomic_uint_fast64_t next, done_bytes;
+    atomic_bool stop;
+    pthread_t caller; /* the one that reports */
 };
 
 static uint64_t chunk_bytes(const struct pending *tensor)
@@ -264,7 +274,7 @@ static uint64_t n_chunks(const struct pending *tensor)
     return tensor->data ? 0 : (tensor->n_bytes + bytes - 1) / bytes;
 }
 
-static void fill_chunk(const struct fill_job *job, const struct pending *tensor, uint64_t chunk)
+static void fill_chunk(struct fill_job *job, const struct pending *tensor, uint64_t chunk)
 {
     uint64_t begin = chunk * chunk_bytes(tensor), n = tensor->n_bytes - begin;
     n = n < chunk_bytes(tensor) ? n : chunk_bytes(tensor);
@@ -277,6 +287,16 @@ static void fill_chunk(const struct fill_job *job, const struct pending *tensor,
     uint64_t state = tensor->seed ^ chunk * 0xd1342543de82ef95;
     random_weights(tensor->type, window + lead, n, tensor->sigma, &state);
     munmap(window, n + lead);
+    atomic_fetch_add(&job->done_bytes, n);
+}
+
+static void report(struct fill_job *job)
+{
+    const struct gguf_writer *writer = job->writer;
+    if (writer->progress && pthread_equal(pthread_self(), job->caller) &&
+        !writer->progress(writer->user, "making weights", atomic_load(&job->done_bytes),
+                          writer->data_bytes))
+        atomic_store(&job->stop, true);
 }
 
 static void *fill_main(void *arg)
@@ -286,8 +306,11 @@ static void *fill_main(void *arg)
     uint64_t item = atomic_fetch_add(&job->next, 1);
     for (uint64_t t = 0; t < job->writer->n_tensors; t++) {
         const struct pending *tensor = &job->writer->tensors[t];
-        for (; item < first + n_chunks(tensor); item = atomic_fetch_add(&job->next, 1))
+        for (; item < first + n_chunks(tensor) && !atomic_load(&job->stop);
+             item = atomic_fetch_add(&job->next, 1)) {
             fill_chunk(job, tensor, item - first);
+            report(job);
+        }
         first += n_chunks(tensor);
     }
     return NULL;
@@ -305,9 +328,9 @@ static int count_threads(const struct gguf_writer *writer)
 }
 
 /* A thread that cannot be started leaves its chunks to the others. */
-static void fill_random(struct gguf_writer *writer, uint64_t data_at)
+static bool fill_random(struct gguf_writer *writer, uint64_t data_at)
 {
-    struct fill_job job = {.writer = writer, .data_at = data_at};
+    struct fill_job job = {.writer = writer, .data_at = data_at, .caller = pthread_self()};
     pthread_t threads[MAX_THREADS];
     int n_threads = 0, wanted = count_threads(writer) - 1;
     while (n_threads < wanted && !pthread_create(&threads[n_threads], NULL, fill_main, &job))
@@ -315,9 +338,10 @@ static void fill_random(struct gguf_writer *writer, uint64_t data_at)
     fill_main(&job);
     for (int i = 0; i < n_threads; i++)
         pthread_join(threads[i], NULL);
+    return !atomic_load(&job.stop);
 }
 
-void gguf_writer_close(struct gguf_writer *writer)
+bool gguf_writer_close(struct gguf_writer *writer)
 {
     struct buffer head = {0};
     put(&head, "GGUF", 4);
@@ -333,8 +357,7 @@ void gguf_writer_close(struct gguf_writer *writer)
         if (writer->tensors[i].data)
             write_at(writer, writer->tensors[i].data, writer->tensors[i].n_bytes,
                      data_at + writer->tensors[i].offset);
-    if (!writer->hole)
-        fill_random(writer, data_at);
+    bool done = writer->hole || fill_random(writer, data_at);
     if (writer->own_file && close(writer->fd))
         err(1, "%s", writer->path);
     free(head.bytes);
@@ -343,4 +366,5 @@ void gguf_writer_close(struct gguf_writer *writer)
     free(writer->tensors);
     free(writer->path);
     free(writer);
+    return done;
 }

@@ -11,6 +11,7 @@
 #define TESSERA_BENCH_GGUF_WRITER_H
 
 #include "gguf/gguf.h"
+#include <tessera/tessera.h>
 
 struct gguf_writer;
 
@@ -44,7 +45,9 @@ void gguf_writer_deviation(struct gguf_writer *writer, float sigma);
 void gguf_writer_hole(struct gguf_writer *writer);
 /* Size of the file as it would be closed now. */
 uint64_t gguf_writer_bytes(const struct gguf_writer *writer);
-/* Writes the file. */
-void gguf_writer_close(struct gguf_writer *writer);
+/* Called now and then while random weights are made, with bytes; false stops. */
+void gguf_writer_progress(struct gguf_writer *writer, tsr_progress_fn *progress, void *user);
+/* Writes the file. False where it was stopped. */
+bool gguf_writer_close(struct gguf_writer *writer);
 
 #endif

@@ -189,7 +189,7 @@ static uint8_t *part_at(const struct bench_thread *thread, long round, size_t by
 
 /* A thread reads its memory as READ_STREAMS streams at once, a slice of each in a call. */
 enum { READ_STREAMS = 4, READ_SLICE = 128 << 10, READ_BYTES = READ_STREAMS * READ_SLICE };
-enum { READ_AHEAD = 1024, LINE_BYTES = 64, LINE_WORDS = LINE_BYTES / sizeof(uint64_t) };
+enum { READ_AHEAD = 2048, LINE_BYTES = 64, LINE_WORDS = LINE_BYTES / sizeof(uint64_t) };
 
 static void read_slices(struct bench_thread *thread, long round)
 {

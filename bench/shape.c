@@ -308,10 +308,11 @@ static void start_model(struct model_writer *w, const struct shape_model *model,
     put_tensors(w);
 }
 
-static void finish_model(struct model_writer *w)
+static bool finish_model(struct model_writer *w)
 {
-    gguf_writer_close(w->file);
+    bool done = gguf_writer_close(w->file);
     free(w->ones);
+    return done;
 }
 
 void shape_write(const struct shape_model *model, const char *path, bool hole)
@@ -323,7 +324,8 @@ void shape_write(const struct shape_model *model, const char *path, bool hole)
     finish_model(&w);
 }
 
-int shape_make(const struct shape_model *model, int *fd, struct tsr_error *error)
+int shape_make(const struct shape_model *model, tsr_progress_fn *progress, int *fd,
+               struct tsr_error *error)
 {
     const char *name = model->shape.name;
     *fd = memfd_create(name, MFD_CLOEXEC);
@@ -336,11 +338,14 @@ int shape_make(const struct shape_model *model, int *fd, struct tsr_error *error
     snprintf(what, sizeof what, "%s of %u layers: a file of %llu MiB in memory and as much packed",
              name, model->shape.n_layer, (unsigned long long)bytes >> 20);
     int status = memory_require("", 2 * bytes, what, "use fewer layers (NAME:TYPE,LAYERS)", error);
+    if (status)
+        gguf_writer_hole(w.file); /* no weights are made */
+    gguf_writer_progress(w.file, progress, NULL);
+    if (!finish_model(&w))
+        status = error_set(error, TSR_ECANCELED, "making %s was cancelled", name);
     if (status) {
         close(*fd);
         *fd = -1;
-        return status;
     }
-    finish_model(&w);
-    return 0;
+    return status;
 }

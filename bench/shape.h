@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include <tessera/tessera.h>
 
 struct shape {
     const char *name;
@@ -36,7 +37,8 @@ void shape_write(const struct shape_model *model, const char *path, bool hole);
 
 /* Makes the model in memory: a file without a name, to be opened as /proc/self/fd/N and to be
  * closed by the caller. Errors: TSR_ENOMEM (neither the file nor the weights that an engine packs
- * from it would fit), TSR_ESYSTEM. */
-int shape_make(const struct shape_model *model, int *fd, struct tsr_error *error);
+ * from it would fit), TSR_ESYSTEM, TSR_ECANCELED (`progress` was false; it may be NULL). */
+int shape_make(const struct shape_model *model, tsr_progress_fn *progress, int *fd,
+               struct tsr_error *error);
 
 #endif

@@ -16,6 +16,7 @@
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/interrupt.h"
+#include "cli/progress.h"
 
 enum { MAX_ROOFS = 2 * MAX_LIST, WARM_UP_TOKENS = 16 };
 static const double roof_seconds = 0.1; /* of each of several measurements of each roof */
@@ -378,6 +379,24 @@ static int run_all(struct bench *bench)
 
 /* ---- The command ----------------------------------------------------------------------------- */
 
+/* Makes the model that --shape asks for; its path is that of a file without a name. */
+static int make_shape(struct bench *bench, int *fd)
+{
+    const struct options *options = bench->options;
+    struct shape_model shape;
+    struct tsr_error error;
+    if (shape_parse(options->bench.shape, &shape, &error))
+        return usage_error(options->command, "--shape: %s", error.text);
+    int code = shape_make(&shape, progress_report, fd, &error);
+    progress_clear();
+    if (code == TSR_ECANCELED)
+        return EXIT_INTERRUPTED;
+    if (code)
+        return fail(options->command, "--shape: %s", error.text);
+    snprintf(bench->path, sizeof bench->path, "/proc/self/fd/%d", *fd);
+    return EXIT_DONE;
+}
+
 int command_bench(const struct options *options)
 {
     static struct bench bench; /* large */
@@ -389,20 +408,13 @@ int command_bench(const struct options *options)
     if (options->bench.profile && options->bench.format == BENCH_CSV)
         return usage_error(options->command, "--profile needs -o md or -o json");
     interrupt_catch();
-    int fd = -1;
-    struct tsr_error error;
-    struct shape_model shape;
-    if (!options->bench.shape) {
-        if (!model_path(options, bench.path, sizeof bench.path))
-            return EXIT_FAILED;
-    } else if (shape_parse(options->bench.shape, &shape, &error)) {
-        return usage_error(options->command, "--shape: %s", error.text);
-    } else if (shape_make(&shape, &fd, &error)) {
-        return fail(options->command, "--shape: %s", error.text);
-    } else {
-        snprintf(bench.path, sizeof bench.path, "/proc/self/fd/%d", fd);
-    }
-    int status = run_all(&bench);
+    int fd = -1, status = EXIT_DONE;
+    if (options->bench.shape)
+        status = make_shape(&bench, &fd);
+    else if (!model_path(options, bench.path, sizeof bench.path))
+        status = EXIT_FAILED;
+    if (status == EXIT_DONE)
+        status = run_all(&bench);
     if (fd >= 0)
         close(fd);
     return status;

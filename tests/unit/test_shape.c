@@ -47,7 +47,7 @@ static void open_shape(const struct shape_model *model, tsr_engine **engine)
     struct tsr_error error = {0};
     char path[64];
     int fd;
-    assert_int_equal(shape_make(model, &fd, &error), 0);
+    assert_int_equal(shape_make(model, NULL, &fd, &error), 0);
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     struct tsr_settings settings = tsr_settings_default();
     settings.model_path = path;
