@@ -63,9 +63,6 @@ void kernel_set_init(struct kernel_set *set, uint32_t cpu_flags)
     override(set->packed, avx512_bf16_kernels, cpu_flags);
     layer(set->tiles, set->packed, amx_q_kernels_avx2, cpu_flags);
     layer(set->tiles, set->packed, amx_q_kernels_avx512, cpu_flags);
-#ifdef TSR_INT8_TILES
-    layer(set->tiles, set->packed, amx_int8_kernels, cpu_flags);
-#endif
     override(set->mapped, avx2_mapped_kernels, cpu_flags);
     override(set->mapped, avx512_mapped_kernels, cpu_flags);
     if (cpu_flags & CPU_AVX2)

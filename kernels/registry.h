@@ -19,7 +19,6 @@ const struct gemm_kernel *amx_q_kernels_avx2(size_t *count);
 const struct gemm_kernel *amx_q_kernels_avx512(size_t *count);
 const struct gemm_kernel *amx_tile_kernels_avx2(size_t *count);
 const struct gemm_kernel *amx_tile_kernels_avx512(size_t *count);
-const struct gemm_kernel *amx_int8_kernels(size_t *count);
 const struct gemm_kernel *scalar_float_kernels(size_t *count);
 const struct gemm_kernel *avx2_float_kernels(size_t *count);
 const struct gemm_kernel *avx512_float_kernels(size_t *count);

@@ -177,8 +177,6 @@ static void visit_levels(uint32_t present, const struct options *options, struct
             visit_tiles(&set, amx_tile_kernels_avx2, options, totals);
         if (levels[l] == (FLAGS_AVX512 | FLAGS_AMX))
             visit_tiles(&set, amx_tile_kernels_avx512, options, totals);
-        if (options->bench && levels[l] == (FLAGS_AVX512 | FLAGS_AMX))
-            visit_tiles(&set, amx_int8_kernels, options, totals);
 #endif
         below = set;
     }
