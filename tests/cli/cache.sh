@@ -69,7 +69,8 @@ for delay in 0.004 0.008 0.012 0.016 0.02 0.03 0.05 0.1; do
     rm -f "$folder"/*
     checks=$((checks + 1))
     timeout --foreground -s INT -k 30 --preserve-status $delay \
-        "$TESSERA" run -m "$work/model.gguf" -p "Once upon" --ignore-eos -n 20000 -c 30000 --pack-cache "$folder" >/dev/null 2>&1
+        "$TESSERA" run -m "$work/model.gguf" -p "Once upon" --ignore-eos -n 20000 -c 30000 \
+        --pack-cache "$folder" >/dev/null 2>&1
     status=$?
     [ $status -eq 130 ] || failed "interrupted after $delay s: exit status $status"
     [ -z "$(find "$folder" -name '*.tmp')" ] || failed "left over after $delay s"
