@@ -276,12 +276,9 @@ DEFINE_TILE_ROOFS(int8, "tdpbssd", 64)
 bool roofs_have_tiles(void)
 {
     const uint32_t needed = CPU_AMX_TILE | CPU_AMX_INT8 | CPU_AMX_BF16;
-    uint32_t present = 0;
     struct cpu_info info;
     cpu_detect(&info);
-    for (int i = 0; i < CPU_FEATURE_COUNT; i++)
-        present |= info.features[i].present ? info.features[i].flag : 0;
-    return (present & needed) == needed;
+    return (cpu_present_flags(&info) & needed) == needed;
 }
 
 struct roofs roofs_measure(bool tiles, double seconds)

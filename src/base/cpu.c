@@ -153,7 +153,7 @@ void cpu_detect(struct cpu_info *info)
 
 /* ---- Selection ------------------------------------------------------------------------------- */
 
-static uint32_t present_flags(const struct cpu_info *info)
+uint32_t cpu_present_flags(const struct cpu_info *info)
 {
     uint32_t flags = 0;
     for (int i = 0; i < CPU_FEATURE_COUNT; i++)
@@ -191,7 +191,7 @@ int cpu_select(const struct cpu_info *info, enum tsr_isa isa, enum tsr_tristate 
     int rc = check_contradictions(isa, amx, error);
     if (rc)
         return rc;
-    uint32_t have = present_flags(info);
+    uint32_t have = cpu_present_flags(info);
     bool tiles_wanted = isa == TSR_ISA_AMX || amx == TSR_ON;
     if (isa == TSR_ISA_AVX512 && !has(have, CPU_AVX512))
         return error_set(error, TSR_ECPU, "--isa avx512: %s", missing_reason(info, CPU_AVX512));

@@ -34,6 +34,9 @@ struct cpu_info {
  * process, so that it must run before the threads that use them are started. */
 void cpu_detect(struct cpu_info *info);
 
+/* The flags (enum cpu_flag) of all features that are present. */
+uint32_t cpu_present_flags(const struct cpu_info *info);
+
 /* Applies the user's settings: the flags (enum cpu_flag) that kernels may use.
  *
  * `isa` is the highest level; a level that the machine lacks is TSR_ECPU. Tiles are used at

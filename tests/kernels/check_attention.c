@@ -361,10 +361,8 @@ int main(void)
                                       FLAGS_AVX512 | FLAGS_AMX};
     static struct kernel_set set;
     struct cpu_info info;
-    uint32_t present = 0;
     cpu_detect(&info);
-    for (int i = 0; i < CPU_FEATURE_COUNT; i++)
-        present |= info.features[i].present ? info.features[i].flag : 0;
+    uint32_t present = cpu_present_flags(&info);
     bool emulated =
         !(present & CPU_AMX_TILE) && present & CPU_AVX2 && tile_emulator_install() == 0;
     if (emulated)

@@ -187,10 +187,8 @@ int main(int argc, char **argv)
     static struct totals totals;
     struct options options = parse(argc, argv);
     struct cpu_info info;
-    uint32_t present = 0;
     cpu_detect(&info);
-    for (int i = 0; i < CPU_FEATURE_COUNT; i++)
-        present |= info.features[i].present ? info.features[i].flag : 0;
+    uint32_t present = cpu_present_flags(&info);
     options.bench_options.tiles = (present & FLAGS_AMX) == FLAGS_AMX;
     bool emulated = !options.bench && !(present & CPU_AMX_TILE) && present & CPU_AVX2 &&
                     tile_emulator_install() == 0;

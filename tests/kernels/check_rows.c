@@ -223,10 +223,8 @@ int main(int argc, char **argv)
     static const uint32_t levels[] = {0, CPU_AVX2, CPU_AVX2 | CPU_AVX512};
     static struct kernel_set set;
     struct cpu_info info;
-    uint32_t present = 0;
     cpu_detect(&info);
-    for (int i = 0; i < CPU_FEATURE_COUNT; i++)
-        present |= info.features[i].present ? info.features[i].flag : 0;
+    uint32_t present = cpu_present_flags(&info);
     for (size_t l = 0; l < sizeof levels / sizeof levels[0]; l++) {
         if (levels[l] & ~present)
             continue;

@@ -322,10 +322,8 @@ static void check_places(const struct plan_case *c, const struct plan *plan, boo
 static uint32_t usable_flags(uint32_t flags)
 {
     struct cpu_info info;
-    uint32_t present = TILES;
     cpu_detect(&info);
-    for (int i = 0; i < CPU_FEATURE_COUNT; i++)
-        present |= info.features[i].present ? info.features[i].flag : 0;
+    uint32_t present = TILES | cpu_present_flags(&info);
     if ((present & AVX512) != AVX512)
         present &= ~(uint32_t)(AVX512 & ~AVX2);
     return flags & present;
