@@ -4,6 +4,7 @@
 #include <err.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -65,6 +66,16 @@ void write_file(const char *path, const void *data, size_t size)
     FILE *file = fopen(path, "wb");
     if (!file || fwrite(data, 1, size, file) != size || fclose(file))
         err(1, "%s", path);
+}
+
+void write_text_below(const char *root, const char *dir, const char *name, const char *text)
+{
+    char path[512];
+    snprintf(path, sizeof path, "mkdir -p '%s%s'", root, dir);
+    if (system(path) != 0)
+        errx(1, "%s%s: cannot be made", root, dir);
+    snprintf(path, sizeof path, "%s%s/%s", root, dir, name);
+    write_file(path, text, strlen(text));
 }
 
 static void remove_temp_dir(void)

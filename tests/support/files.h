@@ -20,6 +20,9 @@ void *read_test_data(const char *name, size_t *size); /* below tests/data */
 
 void write_file(const char *path, const void *data, size_t size);
 
+/* Writes root/dir/name, in a folder that is made where it is missing. */
+void write_text_below(const char *root, const char *dir, const char *name, const char *text);
+
 /* Path of a file in a temporary folder of this process, which is removed with what is in it when
  * the process exits. Storage as source_path. */
 const char *temp_path(const char *name);

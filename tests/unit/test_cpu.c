@@ -14,6 +14,8 @@
 #include <cmocka.h>
 #include <jansson.h>
 
+#include "tests/support/files.h"
+
 static const uint32_t flags_amx = CPU_AMX_TILE | CPU_AMX_INT8 | CPU_AMX_BF16;
 
 /* A machine that has exactly `flags`. */
@@ -161,40 +163,28 @@ static void test_taken_cores(void **state)
     assert_int_equal(cores.list[0].id, first);
 }
 
-static void write_file(const char *root, const char *dir, const char *name, const char *text)
-{
-    char path[512];
-    snprintf(path, sizeof path, "mkdir -p '%s%s'", root, dir);
-    assert_int_equal(system(path), 0);
-    snprintf(path, sizeof path, "%s%s/%s", root, dir, name);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    assert_int_equal(fclose(file), 0);
-}
-
 static void test_quota(void **state)
 {
     char root[] = "/tmp/tessera-cpu-XXXXXX", command[64];
     assert_non_null(mkdtemp(root));
     assert_true(cpu_quota(root) == 0);
 
-    write_file(root, "/proc/self", "cgroup", "0::/a/b\n");
-    write_file(root, "/proc/self", "mountinfo",
+    write_text_below(root, "/proc/self", "cgroup", "0::/a/b\n");
+    write_text_below(root, "/proc/self", "mountinfo",
                "30 20 0:26 / /cg2 rw,nosuid shared:4 - cgroup2 cgroup rw\n"
                "31 20 0:27 / /cg1 rw shared:5 - cgroup cgroup rw,cpu,cpuacct\n");
     assert_true(cpu_quota(root) == 0);
-    write_file(root, "/cg2/a/b", "cpu.max", "max 100000\n");
+    write_text_below(root, "/cg2/a/b", "cpu.max", "max 100000\n");
     assert_true(cpu_quota(root) == 0);
-    write_file(root, "/cg2/a", "cpu.max", "250000 100000\n");
+    write_text_below(root, "/cg2/a", "cpu.max", "250000 100000\n");
     assert_true(cpu_quota(root) == 2.5);
 
     /* Version 1, in a container that sees another path than its own. */
-    write_file(root, "/proc/self", "cgroup", "4:memory:/x\n3:cpu,cpuacct:/docker/0123\n");
-    write_file(root, "/cg1", "cpu.cfs_quota_us", "-1\n");
-    write_file(root, "/cg1", "cpu.cfs_period_us", "100000\n");
+    write_text_below(root, "/proc/self", "cgroup", "4:memory:/x\n3:cpu,cpuacct:/docker/0123\n");
+    write_text_below(root, "/cg1", "cpu.cfs_quota_us", "-1\n");
+    write_text_below(root, "/cg1", "cpu.cfs_period_us", "100000\n");
     assert_true(cpu_quota(root) == 0);
-    write_file(root, "/cg1", "cpu.cfs_quota_us", "50000\n");
+    write_text_below(root, "/cg1", "cpu.cfs_quota_us", "50000\n");
     assert_true(cpu_quota(root) == 0.5);
 
     snprintf(command, sizeof command, "rm -r '%s'", root);

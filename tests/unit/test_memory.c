@@ -13,17 +13,7 @@
 
 #include <cmocka.h>
 
-static void write_file(const char *root, const char *dir, const char *name, const char *text)
-{
-    char path[512];
-    snprintf(path, sizeof path, "mkdir -p '%s%s'", root, dir);
-    assert_int_equal(system(path), 0);
-    snprintf(path, sizeof path, "%s%s/%s", root, dir, name);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    assert_int_equal(fclose(file), 0);
-}
+#include "tests/support/files.h"
 
 static int make_root(void **state)
 {
@@ -54,7 +44,7 @@ static void test_machine(void **state)
 {
     const char *root = *state;
     expect(root, UINT64_MAX, "nothing known");
-    write_file(root, "/proc", "meminfo",
+    write_text_below(root, "/proc", "meminfo",
                "MemTotal:       16000000 kB\nMemFree:         1000 kB\nMemAvailable:    2048 kB\n"
                "Buffers:            10 kB\n");
     expect(root, 2 << 20, "the machine");
@@ -63,45 +53,45 @@ static void test_machine(void **state)
 static void test_version_2(void **state)
 {
     const char *root = *state;
-    write_file(root, "/proc/self", "cgroup", "0::/a/b\n");
-    write_file(root, "/proc/self", "mountinfo",
+    write_text_below(root, "/proc/self", "cgroup", "0::/a/b\n");
+    write_text_below(root, "/proc/self", "mountinfo",
                "30 20 0:26 / /cg2 rw,nosuid shared:4 - cgroup2 cgroup rw\n");
     expect(root, 2 << 20, "the machine");
-    write_file(root, "/cg2/a/b", "memory.current", "500000\n");
-    write_file(root, "/cg2/a/b", "memory.max", "max\n");
-    write_file(root, "/cg2/a/b", "memory.high", "max\n");
-    write_file(root, "/cg2/a/b", "memory.stat", "anon 1\ninactive_file 100000\nactive_file 50000\n");
+    write_text_below(root, "/cg2/a/b", "memory.current", "500000\n");
+    write_text_below(root, "/cg2/a/b", "memory.max", "max\n");
+    write_text_below(root, "/cg2/a/b", "memory.high", "max\n");
+    write_text_below(root, "/cg2/a/b", "memory.stat", "anon 1\ninactive_file 100000\nactive_file 50000\n");
     expect(root, 2 << 20, "the machine");
-    write_file(root, "/cg2/a/b", "memory.max", "1000000\n");
+    write_text_below(root, "/cg2/a/b", "memory.max", "1000000\n");
     expect(root, 1000000 - 350000, "memory.max of ");
-    write_file(root, "/cg2/a/b", "memory.high", "900000\n");
+    write_text_below(root, "/cg2/a/b", "memory.high", "900000\n");
     expect(root, 900000 - 350000, "memory.high of ");
     /* A group above has less left; then less than nothing. */
-    write_file(root, "/cg2/a", "memory.current", "700000\n");
-    write_file(root, "/cg2/a", "memory.max", "800000\n");
+    write_text_below(root, "/cg2/a", "memory.current", "700000\n");
+    write_text_below(root, "/cg2/a", "memory.max", "800000\n");
     expect(root, 100000, "/cg2/a");
-    write_file(root, "/cg2/a", "memory.max", "600000\n");
+    write_text_below(root, "/cg2/a", "memory.max", "600000\n");
     expect(root, 0, "/cg2/a");
 }
 
 static void test_version_1(void **state)
 {
     const char *root = *state;
-    write_file(root, "/proc/self", "cgroup", "4:memory:/x\n3:cpu,cpuacct:/docker/0123\n0::/\n");
-    write_file(root, "/proc/self", "mountinfo",
+    write_text_below(root, "/proc/self", "cgroup", "4:memory:/x\n3:cpu,cpuacct:/docker/0123\n0::/\n");
+    write_text_below(root, "/proc/self", "mountinfo",
                "31 20 0:27 / /cg1 rw shared:5 - cgroup cgroup rw,memory\n");
-    write_file(root, "/cg1/x", "memory.usage_in_bytes", "400000\n");
-    write_file(root, "/cg1/x", "memory.limit_in_bytes", "9223372036854771712\n");
-    write_file(root, "/cg1/x", "memory.stat",
+    write_text_below(root, "/cg1/x", "memory.usage_in_bytes", "400000\n");
+    write_text_below(root, "/cg1/x", "memory.limit_in_bytes", "9223372036854771712\n");
+    write_text_below(root, "/cg1/x", "memory.stat",
                "inactive_file 7\ntotal_inactive_file 60000\ntotal_active_file 40000\n");
     expect(root, 2 << 20, "the machine");
-    write_file(root, "/cg1/x", "memory.limit_in_bytes", "1000000\n");
+    write_text_below(root, "/cg1/x", "memory.limit_in_bytes", "1000000\n");
     expect(root, 700000, "memory.limit_in_bytes of ");
 
     /* A container that sees another path than its own. */
-    write_file(root, "/proc/self", "cgroup", "4:memory:/docker/0123\n");
-    write_file(root, "/cg1", "memory.usage_in_bytes", "300000\n");
-    write_file(root, "/cg1", "memory.limit_in_bytes", "500000\n");
+    write_text_below(root, "/proc/self", "cgroup", "4:memory:/docker/0123\n");
+    write_text_below(root, "/cg1", "memory.usage_in_bytes", "300000\n");
+    write_text_below(root, "/cg1", "memory.limit_in_bytes", "500000\n");
     expect(root, 200000, "/cg1");
 }
 
@@ -110,12 +100,12 @@ static void test_require(void **state)
     const char *root = *state;
     struct tsr_error error = {0};
     assert_int_equal(memory_require(root, 100000, "a thing", "make it smaller", &error), 0);
-    write_file(root, "/cg1", "memory.limit_in_bytes", "4494304\n"); /* leaves 4 MiB */
+    write_text_below(root, "/cg1", "memory.limit_in_bytes", "4494304\n"); /* leaves 4 MiB */
     assert_int_equal(memory_require(root, 5 << 20, "a thing", "make it smaller", &error),
                      TSR_ENOMEM);
     assert_non_null(strstr(error.text, "a thing: 5 MiB needed, 2 MiB available (the memory of the "
                                        "machine): make it smaller"));
-    write_file(root, "/proc", "meminfo", "MemAvailable:    20480 kB\n");
+    write_text_below(root, "/proc", "meminfo", "MemAvailable:    20480 kB\n");
     assert_int_equal(memory_require(root, 5 << 20, "a thing", "make it smaller", &error),
                      TSR_ENOMEM);
     assert_non_null(strstr(error.text, "4 MiB available (memory.limit_in_bytes of /tmp/"));
