@@ -20,6 +20,8 @@
 
 #include <tessera/tessera.h>
 
+#include "bench/process.h"
+
 enum { MAX_THREADS = 256 };
 
 struct share {
@@ -118,19 +120,6 @@ static void copies(struct rate rates[3], int file, size_t bytes, size_t all, int
     munmap(mapped, all);
 }
 
-/* Memory of this process that is no file's. */
-static uint64_t anonymous_bytes(void)
-{
-    char line[256];
-    unsigned long long kib = 0;
-    FILE *file = fopen("/proc/self/status", "re");
-    while (file && fgets(line, sizeof line, file) && sscanf(line, "RssAnon: %llu", &kib) != 1)
-        ;
-    if (file)
-        fclose(file);
-    return kib << 10;
-}
-
 /* `held`: memory of the process once it is loaded, to the bytes of the packed weights. */
 static void load(struct rate *rate, const char *path, size_t bytes, int n_threads, double *held)
 {
@@ -147,7 +136,7 @@ static void load(struct rate *rate, const char *path, size_t bytes, int n_thread
     note_rate(rate, bytes, n_threads, wall, cpu);
     struct tsr_engine_info info = {.struct_size = sizeof info};
     tsr_engine_info(engine, &info);
-    *held = (double)anonymous_bytes() / (double)info.packed_bytes;
+    *held = (double)process_bytes("RssAnon") / (double)info.packed_bytes;
     tsr_engine_close(engine);
 }
 

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/process.h"
 #include "bench/shape.h"
 #include "cli/bench.h"
 #include "cli/commands.h"
@@ -59,18 +60,6 @@ static bool reset_peak(void)
         return false;
     bool written = fputs("5", file) >= 0;
     return fclose(file) == 0 && written;
-}
-
-static uint64_t peak_bytes(void)
-{
-    char line[128];
-    unsigned long long kib = 0;
-    FILE *file = fopen("/proc/self/status", "r");
-    while (file && fgets(line, sizeof line, file) && sscanf(line, "VmHWM: %llu kB", &kib) != 1)
-        ;
-    if (file)
-        fclose(file);
-    return kib << 10;
 }
 
 /* ---- The model ------------------------------------------------------------------------------- */
@@ -276,7 +265,7 @@ static int run_test(struct bench *bench, const struct setup *setup, tsr_session 
     if (seconds >= 0.0) {
         take_profile(session, &result);
         summarise(&result, rates, o->repeats);
-        result.peak_bytes = setup->knows_peak ? peak_bytes() : 0;
+        result.peak_bytes = setup->knows_peak ? process_bytes("VmHWM") : 0;
         bench_report_result(&bench->report, &result);
     }
     free(rates);
@@ -352,7 +341,7 @@ static int run_setup(struct bench *bench, int isa, int threads, int threads_batc
         .threads = setup.info.n_threads,
         .threads_batch = setup.info.n_threads_batch,
         .seconds = setup.load_seconds,
-        .peak_bytes = setup.knows_peak ? peak_bytes() : 0,
+        .peak_bytes = setup.knows_peak ? process_bytes("VmHWM") : 0,
     };
     bench_report_load(&bench->report, &load);
     tsr_engine_close(setup.engine);
