@@ -1,11 +1,22 @@
 /* The dense feed-forward: down(silu(gate(x)) * up(x)). */
 #include "forward/pass.h"
 
+/* The matrix whose NR (a power of two) the other's divides. */
+static const struct matrix *wider(const struct layer_weights *layer)
+{
+    return layer->up.kernel->nr > layer->gate.kernel->nr ? &layer->up : &layer->gate;
+}
+
 int gate_up_block(const struct worker *worker, const struct layer_weights *layer, int n_groups,
                   int n_rows)
 {
-    bool up_is_wider = layer->up.kernel->nr > layer->gate.kernel->nr;
-    return column_block(worker, up_is_wider ? &layer->up : &layer->gate, n_groups, n_rows);
+    return column_block(worker, wider(layer), n_groups, n_rows);
+}
+
+int gate_up_part(const struct layer_weights *layer, int block, int n_parts)
+{
+    int nr = wider(layer)->kernel->nr;
+    return n_blocks(block / nr, n_parts) * nr;
 }
 
 void gate_up_columns(struct forward *f, const struct worker *worker,

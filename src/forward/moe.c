@@ -137,27 +137,19 @@ static void expert_columns(struct forward *f, struct worker *worker,
     }
 }
 
-/* The last experts, which have the fewest rows, are cut finer: a worker that is slow with its last
- * item holds up all others. */
-static int item_columns(const struct layer_weights *layer, int block, int index, int n_active)
-{
-    int nr = layer->gate.kernel->nr > layer->up.kernel->nr ? layer->gate.kernel->nr
-                                                           : layer->up.kernel->nr;
-    return index < n_active - n_active / 4 ? block : n_blocks(block / nr, 3) * nr;
-}
-
 static void gate_up_phase(struct forward *f, struct worker *worker,
                           const struct layer_weights *layer)
 {
     const struct routing *routing = &f->routing;
     int block = gate_up_block(worker, layer, routing->n_active, f->n_tokens);
+    /* The last experts, which have the fewest rows, are cut finer: a worker that is slow with its
+     * last item holds up all others. */
+    int part = gate_up_part(layer, block, 3), first_cut = routing->n_active - routing->n_active / 4;
     struct columns columns;
     for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
-        for (int i = 0; i < routing->n_active; i++) {
-            int width = item_columns(layer, block, i, routing->n_active);
-            while (walk_take(&walk, &layer->gate, width, &columns))
+        for (int i = 0; i < routing->n_active; i++)
+            while (walk_take(&walk, &layer->gate, i < first_cut ? block : part, &columns))
                 expert_columns(f, worker, layer, routing->active[i], &columns);
-        }
     end_phase(f, worker, PHASE_GATE_UP);
 }
 

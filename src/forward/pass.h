@@ -164,7 +164,10 @@ void attention_block(struct forward *f, struct worker *worker, int layer);
 /* column_block of gate and up, whose kernels may differ: each one's NR (powers of two) divides it. */
 int gate_up_block(const struct worker *worker, const struct layer_weights *layer, int n_groups,
                   int n_rows);
-/* gate and up for columns of an expert (0 where dense) and rows [row0, row0 + m) of `a`; the activated result goes to rows slot.. of f->gate. */
+/* A width for about n_parts items of such a block. */
+int gate_up_part(const struct layer_weights *layer, int block, int n_parts);
+/* gate and up for columns of an expert (0 where dense) and rows [row0, row0 + m) of `a`; the
+ * activated result goes to rows slot.. of f->gate. */
 void gate_up_columns(struct forward *f, const struct worker *worker,
                      const struct layer_weights *layer, int expert, const struct acts *a, int row0,
                      int m, int slot, const struct columns *columns);
