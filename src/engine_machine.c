@@ -92,6 +92,8 @@ static void log_arena(const tsr_engine *engine, int pool, int part)
 
 void engine_log_residency(const tsr_engine *engine)
 {
+    if (!engine->log) /* asking the kernel takes time */
+        return;
     for (int pool = 0; pool < POOL_COUNT; pool++)
         for (int part = 0; part < engine->plan->n_nodes; part++)
             log_arena(engine, pool, part);

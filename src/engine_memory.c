@@ -49,15 +49,14 @@ int engine_check_memory(const tsr_engine *engine, const struct tsr_session_setti
 
 void engine_note_huge_pages(tsr_engine *engine)
 {
-    uint64_t arenas = 0;
+    uint64_t packed = weights_packed_bytes(engine->weights);
     for (int pool = 0; pool < POOL_COUNT; pool++)
         for (int node = 0; node < engine->plan->n_nodes; node++) {
             const struct arena *arena = &engine->weights->arenas[pool][node];
             if (arena->data)
                 engine->huge_page_bytes += memory_huge_bytes(arena->data, arena->bytes);
-            arenas += arena->bytes;
         }
-    if (arenas)
+    if (packed)
         engine_log(engine, TSR_LOG_INFO, "huge pages: %.1f of %.1f MiB of packed weights",
-                   (double)engine->huge_page_bytes / (1 << 20), (double)arenas / (1 << 20));
+                   (double)engine->huge_page_bytes / (1 << 20), (double)packed / (1 << 20));
 }
