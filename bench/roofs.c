@@ -100,6 +100,20 @@ void bench_each(bench_call *call)
     bench_rate(call, NULL, NULL, 0.0);
 }
 
+/* Random bf16 numbers of both signs, 2^-7 to 2: tile instructions take more power, and so time, on
+ * such operands than on zeros or on equal numbers. */
+static void fill_random(uint8_t *memory, size_t bytes, uint64_t random)
+{
+    const uint64_t any = 0x83ff83ff83ff83ffu, exponent = 0x3c003c003c003c00u;
+    for (size_t i = 0; i < bytes; i += sizeof random) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        uint64_t word = (random & any) | exponent;
+        memcpy(memory + i, &word, sizeof word);
+    }
+}
+
 static void grow(struct bench_thread *thread, long round)
 {
     if (thread->memory_bytes >= wanted_bytes)
@@ -112,7 +126,7 @@ static void grow(struct bench_thread *thread, long round)
         exit(1);
     }
     memory_ask_huge(thread->memory, thread->memory_bytes);
-    memset(thread->memory, 0x37, thread->memory_bytes); /* as bf16 a small number */
+    fill_random(thread->memory, thread->memory_bytes, (uint64_t)thread->index + 1);
 }
 
 void bench_reserve(size_t memory_bytes)
@@ -234,10 +248,19 @@ enum { ALONE_STEPS = 256, L1_STEPS = 8, L2_STEPS = 256, MEMORY_STEPS = 2048, L1_
         TILE_DP(dp, 3, 5, 7);                                                                     \
     }
 
+static void load_operands(const uint8_t *tiles)
+{
+    TILE_LOAD(4, tiles, TILE_ROW_BYTES);
+    TILE_LOAD(5, tiles + TILE_BYTES, TILE_ROW_BYTES);
+    TILE_LOAD(6, tiles + 2 * TILE_BYTES, TILE_ROW_BYTES);
+    TILE_LOAD(7, tiles + 3 * TILE_BYTES, TILE_ROW_BYTES);
+}
+
 /* `depth`: k of a tile. */
 #define DEFINE_TILE_ROOFS(name, dp, depth)                                                        \
     static void alone_##name(struct bench_thread *thread, long round)                             \
     {                                                                                             \
+        load_operands(thread->memory);                                                            \
         for (int i = 0; i < ALONE_STEPS; i++)                                                     \
             __asm__ volatile(dp " %%tmm6, %%tmm4, %%tmm0\n\t" dp " %%tmm7, %%tmm4, %%tmm1\n\t" dp \
                                 " %%tmm6, %%tmm5, %%tmm2\n\t" dp " %%tmm7, %%tmm5, %%tmm3" ::     \
