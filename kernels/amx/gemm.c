@@ -11,7 +11,10 @@
  * A is loaded with the hint that it will not be used again soon, which leaves L1 to B. Between
  * chunks the tiles of C rest in scratch, where 32 x 32 of them are 4 KiB in a row. Edges in rows
  * and columns are shapes of the tile configuration, so that nothing is read or written outside, and
- * short tiles take less time. */
+ * short tiles take less time.
+ *
+ * Up to 64 rows all of C's rows fit into tiles, 2 x 2 of them or 4 x 1. C then stays there over the
+ * whole of k, and a job is but a few tiles, which are used once and soon after they were filled. */
 #include "kernels/amx/gemm.h"
 
 #include <string.h>
@@ -21,33 +24,51 @@
 
 enum {
     COLUMNS = 16, /* of a panel and of a tile */
-    GROUP = 4, /* steps of depth in one go */
+    GROUP = 2, /* steps of depth in one go */
     SQUARE = 32, /* rows and columns of 2 x 2 tiles of C */
     SQUARE_FLOATS = SQUARE * SQUARE,
+    TALL = 64,       /* rows of 4 x 1 tiles of C */
+    STAYING_K = 128, /* k of a job where C stays in tiles */
     /* Of a block: what C takes in scratch (512 KiB) fits into L2 beside a chunk of A (512 KiB). */
     MAX_ROWS = 512,
     MAX_COLUMNS = 256,
 };
 
-/* Rows and columns of the block of C in tiles: C00 C01 C10 C11 are tiles 0 to 3, A0 A1 4 and 5,
- * B0 B1 6 and 7. Zero where the second of a pair is not there. */
+/* Rows and columns of the tiles of C; zero where a tile is not there. Two arrangements:
+ *
+ *     2 x 2            4 x 1 (where rows[2] > 0)
+ *     C 0 1            C 0 1 2 3
+ *       2 3            A 4 5 4 and, the last of them, 7
+ *     A 4 5            B 6
+ *     B 6 7                                               */
 struct block_shape {
-    uint8_t rows[2], columns[2];
+    uint8_t rows[4], columns[2];
 };
+
+static bool is_tall(struct block_shape shape) { return shape.rows[2] > 0; }
+
+static void set_tile(struct tile_config *config, int tile, int rows, int columns)
+{
+    bool used = rows && columns;
+    config->rows[tile] = used ? (uint8_t)rows : 0;
+    config->row_bytes[tile] = used ? (uint16_t)(4 * columns) : 0;
+}
 
 static void configure(struct block_shape shape)
 {
     struct tile_config config = {.palette = 1};
-    for (int i = 0; i < 2; i++) {
-        for (int j = 0; j < 2; j++) {
-            bool used = shape.rows[i] && shape.columns[j];
-            config.rows[2 * i + j] = used ? shape.rows[i] : 0;
-            config.row_bytes[2 * i + j] = used ? (uint16_t)(4 * shape.columns[j]) : 0;
-        }
-        config.rows[4 + i] = shape.rows[i];
-        config.row_bytes[4 + i] = shape.rows[i] ? TILE_ROW_BYTES : 0;
-        config.rows[6 + i] = shape.columns[i] ? TILE_ROWS : 0;
-        config.row_bytes[6 + i] = (uint16_t)(4 * shape.columns[i]);
+    const uint8_t *rows = shape.rows, *columns = shape.columns;
+    set_tile(&config, 4, rows[0], COLUMNS);
+    set_tile(&config, 5, rows[1], COLUMNS);
+    set_tile(&config, 6, TILE_ROWS, columns[0]);
+    if (is_tall(shape)) {
+        for (int i = 0; i < 4; i++)
+            set_tile(&config, i, rows[i], columns[0]);
+        set_tile(&config, 7, rows[3] ? rows[3] : rows[2], COLUMNS);
+    } else {
+        for (int i = 0; i < 4; i++)
+            set_tile(&config, i, rows[i / 2], columns[i % 2]);
+        set_tile(&config, 7, TILE_ROWS, columns[1]);
     }
     tile_load_config(&config);
 }
@@ -56,40 +77,38 @@ static void configure(struct block_shape shape)
 
 /* Operands of a block's products over some tiles of depth. */
 struct operands {
-    const uint8_t *a[2]; /* rows of A at the first k, 16 rows apart */
+    const uint8_t *a[4]; /* rows of A at the first k, 16 rows apart */
     ptrdiff_t a_stride;
     const uint8_t *b[2]; /* tiles of B */
 };
 
 /* The instructions of depth step d; several steps in one statement, so that under emulation they
  * are executed in one trap. */
-#define LOAD_A(i, d) "tileloaddt1 64*" #d "(%[a" #i "],%[as],1), %%tmm" A_TILE_##i "\n\t"
-#define LOAD_B(j, d) "tileloadd 1024*" #d "(%[b" #j "],%[bs],1), %%tmm" B_TILE_##j "\n\t"
-#define A_TILE_0 "4"
-#define A_TILE_1 "5"
-#define B_TILE_0 "6"
-#define B_TILE_1 "7"
-#define STEP_11(d) LOAD_A(0, d) LOAD_B(0, d) "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\t"
-#define STEP_12(d) STEP_11(d) LOAD_B(1, d) "tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"
-#define STEP_21(d) STEP_11(d) LOAD_A(1, d) "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\t"
-#define STEP_22(d)                                                                               \
-    STEP_12(d) LOAD_A(1, d) "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\t"                               \
-                            "tdpbf16ps %%tmm7, %%tmm5, %%tmm3\n\t"
+#define LOAD_A(i, tile, d) "tileloaddt1 64*" #d "(%[a" #i "],%[as],1), %%tmm" #tile "\n\t"
+#define LOAD_B(j, tile, d) "tileloadd 1024*" #d "(%[b" #j "],%[bs],1), %%tmm" #tile "\n\t"
+#define PRODUCT(c, a, b) "tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c "\n\t"
+#define STEP_11(d) LOAD_A(0, 4, d) LOAD_B(0, 6, d) PRODUCT(0, 4, 6)
+#define STEP_12(d) STEP_11(d) LOAD_B(1, 7, d) PRODUCT(1, 4, 7)
+#define STEP_21(d) STEP_11(d) LOAD_A(1, 5, d) PRODUCT(2, 5, 6)
+#define STEP_22(d) STEP_12(d) LOAD_A(1, 5, d) PRODUCT(2, 5, 6) PRODUCT(3, 5, 7)
+#define STEP_TALL(d) STEP_11(d) LOAD_A(1, 5, d) PRODUCT(1, 5, 6)
+#define STEP_31(d) STEP_TALL(d) LOAD_A(2, 7, d) PRODUCT(2, 7, 6)
+#define STEP_41(d) STEP_TALL(d) LOAD_A(2, 4, d) PRODUCT(2, 4, 6) LOAD_A(3, 7, d) PRODUCT(3, 7, 6)
 
 #define RUN_STEPS(text, o)                                                                       \
     __asm__ volatile(text                                                                        \
                      :                                                                           \
-                     : [a0] "r"((o)->a[0]), [a1] "r"((o)->a[1]), [as] "r"((o)->a_stride),        \
-                       [b0] "r"((o)->b[0]), [b1] "r"((o)->b[1]),                                 \
-                       [bs] "r"((ptrdiff_t)TILE_ROW_BYTES)                                       \
+                     : [a0] "r"((o)->a[0]), [a1] "r"((o)->a[1]), [a2] "r"((o)->a[2]),            \
+                       [a3] "r"((o)->a[3]), [as] "r"((o)->a_stride), [b0] "r"((o)->b[0]),        \
+                       [b1] "r"((o)->b[1]), [bs] "r"((ptrdiff_t)TILE_ROW_BYTES)                  \
                      : "memory")
 
 static inline void advance(struct operands *o, int steps)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++)
         o->a[i] += steps * TILE_ROW_BYTES;
+    for (int i = 0; i < 2; i++)
         o->b[i] += steps * TILE_BYTES;
-    }
 }
 
 /* GROUP steps, or fewer. */
@@ -97,7 +116,7 @@ static inline void advance(struct operands *o, int steps)
     static void steps_##shape(struct operands *o, int n)                                         \
     {                                                                                            \
         if (n == GROUP) {                                                                        \
-            RUN_STEPS(STEP_##shape(0) STEP_##shape(1) STEP_##shape(2) STEP_##shape(3), o);       \
+            RUN_STEPS(STEP_##shape(0) STEP_##shape(1), o);                                       \
             advance(o, GROUP);                                                                   \
             return;                                                                              \
         }                                                                                        \
@@ -108,10 +127,16 @@ DEFINE_STEPS(11)
 DEFINE_STEPS(12)
 DEFINE_STEPS(21)
 DEFINE_STEPS(22)
+DEFINE_STEPS(31)
+DEFINE_STEPS(41)
 
 static inline void run_steps(struct block_shape shape, struct operands *o, int n)
 {
-    if (shape.rows[1] && shape.columns[1])
+    if (shape.rows[3])
+        steps_41(o, n);
+    else if (shape.rows[2])
+        steps_31(o, n);
+    else if (shape.rows[1] && shape.columns[1])
         steps_22(o, n);
     else if (shape.rows[1])
         steps_21(o, n);
@@ -121,52 +146,56 @@ static inline void run_steps(struct block_shape shape, struct operands *o, int n
         steps_11(o, n);
 }
 
-/* 32 x 32 of C, rows `stride` floats apart. */
+/* The part of C that is in tiles, rows `stride` floats apart. */
 struct square {
     float *c;
     size_t stride;
 };
 
-/* The tiles of C as they were left at `from`, or zero where it is NULL. */
+/* Where tile i of C is, in floats from the first; negative where there is none. */
+static ptrdiff_t c_tile(struct block_shape shape, int i, size_t stride)
+{
+    int row = is_tall(shape) ? i : i / 2, column = is_tall(shape) ? 0 : i % 2;
+    if (!shape.rows[row] || !shape.columns[column])
+        return -1;
+    return (ptrdiff_t)((size_t)(row * TILE_ROWS) * stride) + column * COLUMNS;
+}
+
+/* `action`(tile, address) for each tile of C. */
+#define FOR_C_TILES(action, shape, base, stride)                                                 \
+    do {                                                                                         \
+        ptrdiff_t at;                                                                            \
+        if ((at = c_tile(shape, 0, stride)) >= 0)                                                \
+            action(0, (base) + at);                                                              \
+        if ((at = c_tile(shape, 1, stride)) >= 0)                                                \
+            action(1, (base) + at);                                                              \
+        if ((at = c_tile(shape, 2, stride)) >= 0)                                                \
+            action(2, (base) + at);                                                              \
+        if ((at = c_tile(shape, 3, stride)) >= 0)                                                \
+            action(3, (base) + at);                                                              \
+    } while (0)
+
+static void zero_c(struct block_shape shape)
+{
+#define ZERO(tile, address) TILE_ZERO(tile)
+    FOR_C_TILES(ZERO, shape, 0, 0);
+}
+
 static void load_c(struct block_shape shape, const struct square *from)
 {
-    bool right = shape.columns[1], below = shape.rows[1];
-    if (!from) {
-        TILE_ZERO(0);
-        if (right)
-            TILE_ZERO(1);
-        if (below)
-            TILE_ZERO(2);
-        if (right && below)
-            TILE_ZERO(3);
-        return;
-    }
-    ptrdiff_t stride = (ptrdiff_t)(from->stride * sizeof(float));
-    const float *c = from->c, *c2 = c + COLUMNS * from->stride;
-    TILE_LOAD(0, c, stride);
-    if (right)
-        TILE_LOAD(1, c + COLUMNS, stride);
-    if (below)
-        TILE_LOAD(2, c2, stride);
-    if (right && below)
-        TILE_LOAD(3, c2 + COLUMNS, stride);
+    const size_t bytes = from->stride * sizeof(float);
+#define LOAD(tile, address) TILE_LOAD(tile, address, bytes)
+    FOR_C_TILES(LOAD, shape, from->c, from->stride);
 }
 
 static void store_c(struct block_shape shape, const struct square *to)
 {
-    bool right = shape.columns[1], below = shape.rows[1];
-    ptrdiff_t stride = (ptrdiff_t)(to->stride * sizeof(float));
-    float *c = to->c, *c2 = c + COLUMNS * to->stride;
-    TILE_STORE(0, c, stride);
-    if (right)
-        TILE_STORE(1, c + COLUMNS, stride);
-    if (below)
-        TILE_STORE(2, c2, stride);
-    if (right && below)
-        TILE_STORE(3, c2 + COLUMNS, stride);
+    const size_t bytes = to->stride * sizeof(float);
+#define STORE(tile, address) TILE_STORE(tile, address, bytes)
+    FOR_C_TILES(STORE, shape, to->c, to->stride);
 }
 
-/* ---- Jobs: a pair of panels, a chunk of k ---------------------------------------------------- */
+/* ---- Jobs: a panel or a pair of them, a chunk of k ------------------------------------------- */
 
 static int least(int x, int y) { return x < y ? x : y; }
 static int divide_up(int x, int y) { return (x + y - 1) / y; }
@@ -177,16 +206,24 @@ struct job {
     int steps;     /* tiles of depth */
 };
 
+static bool c_stays(const struct gemm_args *g) { return g->m <= TALL; }
+static bool rows_are_tall(const struct gemm_args *g) { return g->m > SQUARE && g->m <= TALL; }
+static int job_columns(const struct gemm_args *g) { return rows_are_tall(g) ? COLUMNS : SQUARE; }
+
 static struct job job_at(const struct gemm_args *g, int j, int k0)
 {
-    int k1 = least(k0 + CHUNK_K, g->k);
-    return (struct job){j, k0, k1, g->n1 - j > COLUMNS ? 2 : 1, divide_up(k1 - k0, TILE_K)};
+    int k1 = least(k0 + (c_stays(g) ? STAYING_K : CHUNK_K), g->k);
+    int columns = least(g->n1 - j, job_columns(g));
+    return (struct job){j, k0, k1, divide_up(columns, COLUMNS), divide_up(k1 - k0, TILE_K)};
 }
 
+/* The job after this one; after the last comes one whose k0 is k. */
 static struct job next_job(const struct gemm_args *g, const struct job *job)
 {
-    bool wraps = job->j + 2 * COLUMNS >= g->n1;
-    return wraps ? job_at(g, g->n0, job->k0 + CHUNK_K) : job_at(g, job->j + 2 * COLUMNS, job->k0);
+    int j = job->j + job_columns(g);
+    if (c_stays(g))
+        return job->k1 < g->k || j >= g->n1 ? job_at(g, job->j, job->k1) : job_at(g, j, 0);
+    return j < g->n1 ? job_at(g, j, job->k0) : job_at(g, g->n0, job->k1);
 }
 
 /* The tiles of a job on their way into scratch: those of the first panel, then of the second. */
@@ -215,10 +252,32 @@ static struct filling start_filling(const struct gemm_args *g, struct job job, u
     return (struct filling){job, tiles, 0, job.k0 < g->k ? job.panels * job.steps : 0};
 }
 
-static void split_in_two(uint8_t parts[2], int n)
+/* Rows or columns of the i-th tile of n. */
+static uint8_t part(int n, int i)
 {
-    parts[0] = (uint8_t)least(n, COLUMNS);
-    parts[1] = (uint8_t)least(n - parts[0], COLUMNS);
+    int rest = n - i * TILE_ROWS;
+    return (uint8_t)(rest > 0 ? least(rest, TILE_ROWS) : 0);
+}
+
+/* The tiles of C for rows from i on. */
+static struct block_shape shape_at(const struct gemm_args *g, const struct job *job, int i)
+{
+    int m = g->m - i, n = g->n1 - job->j;
+    bool tall = rows_are_tall(g);
+    return (struct block_shape){
+        .rows = {part(m, 0), part(m, 1), tall ? part(m, 2) : 0, tall ? part(m, 3) : 0},
+        .columns = {part(n, 0), tall ? 0 : part(n, 1)},
+    };
+}
+
+static struct operands operands_at(const struct gemm_args *g, const struct job *job, int i,
+                                   const uint8_t *b[2])
+{
+    struct operands o = {.a_stride = (ptrdiff_t)g->a_stride, .b = {b[0], b[1]}};
+    for (int tile = 0; tile < 4; tile++)
+        o.a[tile] = (const uint8_t *)g->a + (size_t)(i + tile * TILE_ROWS) * g->a_stride +
+                    2 * job->k0;
+    return o;
 }
 
 /* All rows of a job, filling the tiles of the next one meanwhile. */
@@ -226,30 +285,31 @@ static void run_job(const struct gemm_args *g, const struct tile_source *source,
                     const struct job *job, const uint8_t *b[2], float *squares,
                     struct block_shape *configured, struct filling *next)
 {
-    int n_squares = divide_up(g->m, SQUARE);
+    const bool stays = c_stays(g), first = job->k0 == 0, last = job->k1 == g->k;
+    int n_squares = stays ? 1 : divide_up(g->m, SQUARE), column = job->j - g->n0;
     int fill_count = divide_up(next->total, n_squares * divide_up(job->steps, GROUP));
-    struct block_shape shape;
-    split_in_two(shape.columns, g->n1 - job->j);
     for (int s = 0; s < n_squares; s++) {
         int i = s * SQUARE;
-        split_in_two(shape.rows, g->m - i);
+        struct block_shape shape = shape_at(g, job, i);
         if (memcmp(&shape, configured, sizeof shape))
             configure(shape);
         *configured = shape;
-        const uint8_t *a = (const uint8_t *)g->a + (size_t)i * g->a_stride + 2 * job->k0;
-        struct operands o = {.a = {a, a + TILE_ROWS * g->a_stride},
-                             .a_stride = (ptrdiff_t)g->a_stride,
-                             .b = {b[0], b[1]}};
-        int column = job->j - g->n0;
+        struct operands o = operands_at(g, job, i, b);
         struct square kept = {squares + (size_t)(column / SQUARE * n_squares + s) * SQUARE_FLOATS,
                               SQUARE};
         struct square out = {g->c + (size_t)i * g->ldc + column, g->ldc};
-        load_c(shape, job->k0 > 0 ? &kept : NULL);
+        if (first)
+            zero_c(shape);
+        else if (!stays)
+            load_c(shape, &kept);
         for (int step = 0; step < job->steps; step += GROUP) {
             run_steps(shape, &o, least(GROUP, job->steps - step));
             fill_some(next, g, source, fill_count);
         }
-        store_c(shape, job->k1 < g->k ? &kept : &out);
+        if (last)
+            store_c(shape, &out);
+        else if (!stays)
+            store_c(shape, &kept);
     }
 }
 

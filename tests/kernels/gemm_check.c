@@ -16,7 +16,7 @@
 #include "tests/support/guard.h"
 #include "bench/random_weights.h"
 
-enum { MAX_ROWS = 64, MAX_K = 2048, GAP = 3, SHOWN_FAILURES = 8 };
+enum { MAX_ROWS = 97, MAX_K = 2048, GAP = 3, SHOWN_FAILURES = 8 };
 
 #define EXACT_LIMIT 0x1p23 /* integers up to here, and twice as large, are floats */
 
@@ -369,18 +369,18 @@ static void check_case(struct report *report, struct gemm_case *g, const int *ro
 
 /* Lists end at -1. */
 struct grid {
-    int rows[16], columns[8];
+    int rows[24], columns[8];
     int depths[3][8]; /* for types of blocks of 1, 32 and 256 */
     bool cross;       /* more pairs of data for every shape */
 };
 
 static const struct grid small_grid = {
-    .rows = {0, 1, 2, 3, 5, 8, 15, 17, 33, -1},
+    .rows = {0, 1, 2, 3, 5, 8, 15, 17, 33, 50, 97, -1},
     .columns = {1, 17, 48, -1},
-    .depths = {{7, 172, 1, -1}, {96, 288, 32, -1}, {256, 512, 256, -1}},
+    .depths = {{7, 544, 1, -1}, {96, 544, 32, -1}, {256, 768, -1}},
 };
 static const struct grid large_grid = {
-    .rows = {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 64, -1},
+    .rows = {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 48, 49, 64, 65, 97, -1},
     .columns = {1, 16, 17, 31, 48, 200, -1},
     .depths = {{1, 7, 64, 172, 513, 2048, -1},
                {32, 64, 96, 256, 288, 512, 2048, -1},
