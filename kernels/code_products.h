@@ -8,6 +8,32 @@
  *     multiply_chunk      all rows times some unpacked units, added to C (set by the first unit)
  */
 
+/* How far ahead of unpacking memory is asked for codes. */
+enum { PREFETCH_UNITS = 16 };
+
+/* Asks for unit u of a panel, which may be one of the first of the next panel, and its head. `last`:
+ * no panel follows. Hardware prefetches neither over the heads' stream to the next panel's codes
+ * nor, soon enough, the few heads of a panel. */
+static inline __attribute__((always_inline)) void
+prefetch_unit(const struct panel_format *format, const struct traits t, const uint8_t *panel, int k,
+              int u, bool last)
+{
+    const int n_units = k / UNIT_K, units_in_block = t.block_k / UNIT_K;
+    if (u >= n_units) {
+        if (last)
+            return;
+        panel += panel_bytes(format, k);
+        u = u - n_units < n_units ? u - n_units : n_units - 1;
+    }
+    const char *codes = (const char *)panel + (size_t)(u * t.bits) * VECTOR_BYTES;
+    for (int i = 0; i < t.bits; i++) /* a unit is so many cache lines */
+        _mm_prefetch(codes + 64 * i, _MM_HINT_T0);
+    const char *head = (const char *)panel + panel_codes_bytes(format, k) +
+                       (size_t)(u / units_in_block) * (size_t)format->head_bytes;
+    for (int at = 0; u % units_in_block == 0 && at < format->head_bytes; at += 64)
+        _mm_prefetch(head + at, _MM_HINT_T0);
+}
+
 static inline __attribute__((always_inline)) void gemm_type(const struct gemm_args *g,
                                                             const struct traits t)
 {
@@ -20,12 +46,15 @@ static inline __attribute__((always_inline)) void gemm_type(const struct gemm_ar
             (const uint8_t *)g->w + (size_t)(j / PANEL_COLUMNS) * panel_bytes(format, g->k);
         const uint8_t *heads = codes + panel_codes_bytes(format, g->k);
         int columns = g->n1 - j < PANEL_COLUMNS ? g->n1 - j : PANEL_COLUMNS;
+        bool last = j + PANEL_COLUMNS >= g->n1;
         for (int first = 0; first < n_units; first += CHUNK_UNITS) {
             int count = n_units - first < CHUNK_UNITS ? n_units - first : CHUNK_UNITS;
-            for (int u = first; u < first + count; u++)
+            for (int u = first; u < first + count; u++) {
+                prefetch_unit(format, t, codes, g->k, u + PREFETCH_UNITS, last);
                 unpack_unit(&units[u - first], t, codes + (size_t)u * (size_t)unit_bytes,
                             heads + (size_t)(u / units_in_block) * (size_t)format->head_bytes,
                             u % units_in_block);
+            }
             multiply_chunk(g, t, units, first, count, g->c + (j - g->n0), columns);
         }
     }

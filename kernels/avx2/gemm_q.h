@@ -17,8 +17,7 @@
 #include "kernels/registry.h"
 #include "kernels/unit.h"
 
-/* PREFETCH_UNITS: how far ahead of unpacking memory is asked for codes. */
-enum { MR = 4, CHUNK_UNITS = 8, HALF_COLUMNS = 8, PREFETCH_UNITS = 16 };
+enum { MR = 4, CHUNK_UNITS = 8, HALF_COLUMNS = 8 };
 
 /* 32 k x 16 columns, unpacked. */
 struct unit {
@@ -191,9 +190,6 @@ static inline __attribute__((always_inline)) void unpack_unit(struct unit *unit,
                                                               const uint8_t *planes,
                                                               const uint8_t *head, int u)
 {
-    for (int i = 0; i < t.bits; i++) /* a unit is so many cache lines */
-        _mm_prefetch((const char *)planes + PREFETCH_UNITS * t.bits * VECTOR_BYTES + 64 * i,
-                     _MM_HINT_T0);
     for (int v = 0; v < UNIT_VECTORS; v++)
         for (int at = 0; at < VECTOR_BYTES; at += 32)
             _mm256_store_si256((__m256i *)(unit->codes[v] + at),

@@ -10,8 +10,7 @@
 #include "kernels/registry.h"
 #include "kernels/unit.h"
 
-/* PREFETCH_UNITS: how far ahead of unpacking memory is asked for codes. */
-enum { MR = 8, CHUNK_UNITS = 8, PREFETCH_UNITS = 16 };
+enum { MR = 8, CHUNK_UNITS = 8 };
 
 struct unit {
     uint8_t codes[UNIT_VECTORS][VECTOR_BYTES];
@@ -151,9 +150,6 @@ INLINE void load_scales(const struct traits t, const uint8_t *head, int u, int h
 INLINE void unpack_unit(struct unit *unit, const struct traits t, const uint8_t *planes,
                         const uint8_t *head, int u)
 {
-    for (int i = 0; i < t.bits; i++) /* a unit is so many cache lines */
-        _mm_prefetch((const char *)planes + PREFETCH_UNITS * t.bits * VECTOR_BYTES + 64 * i,
-                     _MM_HINT_T0);
     for (int v = 0; v < UNIT_VECTORS; v++)
         _mm512_store_si512(unit->codes[v], map_codes(load_codes(planes, t.bits, v), t));
     for (int h = 0; h < 1 + t.halves; h++) {
