@@ -1,15 +1,22 @@
 /* The panels and records of products of packed codes; included at the end of each instruction set's
  * source, which has defined
  *
- *     MR, CHUNK_UNITS     rows of a register block, units that are unpacked at once
+ *     MR, CHUNK_UNITS     rows of a register block, units that are unpacked at once at most
  *     struct unit         an unpacked unit of 32 k x 16 columns
  *     struct traits       what instances differ in; traits_of(block_id, bits, block_k)
  *     unpack_unit         one unit of codes with its head to a struct unit
  *     multiply_chunk      all rows times some unpacked units, added to C (set by the first unit)
  */
 
-/* How far ahead of unpacking memory is asked for codes. */
-enum { PREFETCH_UNITS = 16 };
+/* How far ahead of unpacking memory is asked for codes; bytes of codes that one row, or a few,
+ * unpack at once: longer bursts wait for memory, which then waits for the products. */
+enum { PREFETCH_UNITS = 16, ONE_ROW_BURST = 1024, FEW_ROWS_BURST = 2048 };
+
+static inline int units_at_once(int m, int unit_bytes)
+{
+    int burst = (m == 1 ? ONE_ROW_BURST : FEW_ROWS_BURST) / unit_bytes;
+    return m > MR || burst > CHUNK_UNITS ? CHUNK_UNITS : burst;
+}
 
 /* Asks for unit u of a panel, which may be one of the first of the next panel, and its head. `last`:
  * no panel follows. Hardware prefetches neither over the heads' stream to the next panel's codes
@@ -40,15 +47,15 @@ static inline __attribute__((always_inline)) void gemm_type(const struct gemm_ar
     struct unit *units = g->scratch;
     const struct panel_format *format = panel_format_find(t.block_id);
     const int units_in_block = t.block_k / UNIT_K, n_units = g->k / UNIT_K;
-    const int unit_bytes = t.bits * VECTOR_BYTES;
+    const int unit_bytes = t.bits * VECTOR_BYTES, chunk = units_at_once(g->m, unit_bytes);
     for (int j = g->n0; j < g->n1; j += PANEL_COLUMNS) {
         const uint8_t *codes =
             (const uint8_t *)g->w + (size_t)(j / PANEL_COLUMNS) * panel_bytes(format, g->k);
         const uint8_t *heads = codes + panel_codes_bytes(format, g->k);
         int columns = g->n1 - j < PANEL_COLUMNS ? g->n1 - j : PANEL_COLUMNS;
         bool last = j + PANEL_COLUMNS >= g->n1;
-        for (int first = 0; first < n_units; first += CHUNK_UNITS) {
-            int count = n_units - first < CHUNK_UNITS ? n_units - first : CHUNK_UNITS;
+        for (int first = 0; first < n_units; first += chunk) {
+            int count = n_units - first < chunk ? n_units - first : chunk;
             for (int u = first; u < first + count; u++) {
                 prefetch_unit(format, t, codes, g->k, u + PREFETCH_UNITS, last);
                 unpack_unit(&units[u - first], t, codes + (size_t)u * (size_t)unit_bytes,
