@@ -131,6 +131,29 @@ static inline size_t act_row_bytes(enum act_format format, size_t k)
     return bytes / 64 % 2 ? bytes : bytes + 64;
 }
 
+/* Parts of a row in ACT_BF16_Q8 and ACT_BF16X3_F32: the first is what tiles read. Other formats have
+ * one part only, which is always meant. */
+enum act_part { ACT_FIRST = 1, ACT_SECOND = 2, ACT_BOTH = 3 };
+
+static inline size_t act_first_bytes(enum act_format format, size_t k)
+{
+    size_t bf16 = act_content_bytes(ACT_BF16, k);
+    return format == ACT_BF16_Q8      ? bf16
+           : format == ACT_BF16X3_F32 ? 3 * bf16
+                                      : act_content_bytes(format, k);
+}
+
+/* Floats to columns [k0, k1) of rows of k activations. */
+struct quantize_args {
+    void *a;        /* [m] rows in the kernel's act_format, 64-byte aligned */
+    size_t a_stride; /* bytes from row to row, a multiple of 64 */
+    const float *x; /* column k0 of row i at x + i * ldx */
+    size_t ldx;     /* floats */
+    int m, k;
+    int k0, k1;     /* k0 a multiple of 32; k1 too, or k: then what pads the row is written too */
+    unsigned parts; /* enum act_part: those to write */
+};
+
 /* Raised with every change of a packed layout: packed weights of another version are of no use. */
 enum { KERNEL_LAYOUT_VERSION = 1 };
 
@@ -162,8 +185,7 @@ struct gemm_kernel {
     void (*pack)(void *packed, const void *rows, int n, int k, int n0, int n1);
     /* The inverse, exactly the file's bytes, for tests. */
     void (*unpack)(void *rows, const void *packed, int n, int k, int n0, int n1);
-    /* m rows of k floats (x, ldx floats apart) into act rows (a, a_stride bytes apart). */
-    void (*quantize_rows)(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k);
+    void (*quantize_rows)(const struct quantize_args *args);
     size_t (*scratch_bytes)(int k);
     void (*gemm)(const struct gemm_args *args);
     /* Tile state of the calling thread, around a region of gemm calls; NULL where not needed. */

@@ -373,20 +373,20 @@ static vec_i32 round_bf16(vec_f32 x)
     return vi_shr(vf_choose_nan(x, quiet, rounded), 16);
 }
 
-void AMX_NAME(tile_quantize_rows)(void *a, size_t a_stride, const float *x, size_t ldx, int m,
-                                  int k)
+void AMX_NAME(tile_quantize_rows)(const struct quantize_args *q)
 {
-    for (int i = 0; i < m; i++) {
-        const float *from = x + (size_t)i * ldx;
-        uint8_t *to = (uint8_t *)a + (size_t)i * a_stride;
-        int done = 0;
-        for (; done + AMX_LANES <= k; done += AMX_LANES)
+    const size_t k = (size_t)q->k, pad = act_content_bytes(ACT_BF16, k) - 2 * k;
+    for (int i = 0; i < q->m; i++) {
+        const float *from = q->x + (size_t)i * q->ldx;
+        uint8_t *row = (uint8_t *)q->a + (size_t)i * q->a_stride, *to = row + 2 * q->k0;
+        int done = 0, count = q->k1 - q->k0;
+        for (; done + AMX_LANES <= count; done += AMX_LANES)
             vi_store_low_words(to + 2 * done, round_bf16(vf_load(from + done)));
-        for (; done < k; done++) {
+        for (; done < count; done++) {
             uint16_t half = f32_to_bf16(from[done]);
             memcpy(to + 2 * done, &half, 2);
         }
-        memset(to + 2 * k, 0, act_content_bytes(ACT_BF16, (size_t)k) - 2 * (size_t)k);
+        memset(row + 2 * k, 0, q->k1 == q->k ? pad : 0);
     }
 }
 
@@ -403,18 +403,19 @@ static void split_step(uint8_t *to, const float *x)
     }
 }
 
-void AMX_NAME(tile_split_rows)(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+void AMX_NAME(tile_split_rows)(const struct quantize_args *q)
 {
-    for (int i = 0; i < m; i++) {
-        const float *from = x + (size_t)i * ldx;
-        uint8_t *to = (uint8_t *)a + (size_t)i * a_stride;
-        int done = 0;
-        for (; done + TILE_K <= k; done += TILE_K, to += 3 * TILE_ROW_BYTES)
+    for (int i = 0; i < q->m; i++) {
+        const float *from = q->x + (size_t)i * q->ldx;
+        uint8_t *to = (uint8_t *)q->a + (size_t)i * q->a_stride;
+        to += q->k0 / TILE_K * 3 * TILE_ROW_BYTES;
+        int done = 0, count = q->k1 - q->k0;
+        for (; done + TILE_K <= count; done += TILE_K, to += 3 * TILE_ROW_BYTES)
             split_step(to, from + done);
-        if (done == k)
+        if (done == count)
             continue;
         float last[TILE_K] = {0};
-        memcpy(last, from + done, (size_t)(k - done) * sizeof *last);
+        memcpy(last, from + done, (size_t)(count - done) * sizeof *last);
         split_step(to, last);
     }
 }

@@ -26,10 +26,9 @@ size_t AMX_NAME(tile_gemm_scratch)(int k);
 void AMX_NAME(tile_gemm)(const struct gemm_args *args, const struct tile_source *source);
 
 /* quantize_rows of ACT_BF16. */
-void AMX_NAME(tile_quantize_rows)(void *a, size_t a_stride, const float *x, size_t ldx, int m,
-                                  int k);
+void AMX_NAME(tile_quantize_rows)(const struct quantize_args *args);
 
 /* The first part of ACT_BF16X3_F32. */
-void AMX_NAME(tile_split_rows)(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k);
+void AMX_NAME(tile_split_rows)(const struct quantize_args *args);
 
 #endif

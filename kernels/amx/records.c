@@ -160,15 +160,26 @@ static void gemm_mixed(const struct gemm_args *g, uint32_t block_id, int min_row
         return;
     }
     struct gemm_args few = *g;
-    few.a = (const uint8_t *)g->a + act_content_bytes(ACT_BF16, (size_t)g->k);
+    few.a = (const uint8_t *)g->a + act_first_bytes(ACT_BF16_Q8, (size_t)g->k);
     lower_kernel(block_id)->gemm(&few);
 }
 
-static void quantize_both(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+static void quantize_parts(const struct quantize_args *args, enum act_format format,
+                           void (*quantize_first)(const struct quantize_args *args),
+                           void (*quantize_second)(const struct quantize_args *args))
 {
-    AMX_NAME(tile_quantize_rows)(a, a_stride, x, ldx, m, k);
-    lower_kernel(BLOCK_Q4_0)->quantize_rows((uint8_t *)a + act_content_bytes(ACT_BF16, (size_t)k),
-                                            a_stride, x, ldx, m, k);
+    struct quantize_args second = *args;
+    second.a = (uint8_t *)args->a + act_first_bytes(format, (size_t)args->k);
+    if (args->parts & ACT_FIRST)
+        quantize_first(args);
+    if (args->parts & ACT_SECOND)
+        quantize_second(&second);
+}
+
+static void quantize_codes(const struct quantize_args *args)
+{
+    quantize_parts(args, ACT_BF16_Q8, AMX_NAME(tile_quantize_rows),
+                   lower_kernel(BLOCK_Q4_0)->quantize_rows);
 }
 
 /* Tiles of floats take whole steps of depth only: a k that is no multiple is left to the others. */
@@ -182,15 +193,13 @@ static void gemm_floats(const struct gemm_args *g, uint32_t block_id, int min_ro
         return;
     }
     struct gemm_args few = *g;
-    few.a = (const uint8_t *)g->a + 3 * act_content_bytes(ACT_BF16, (size_t)g->k);
+    few.a = (const uint8_t *)g->a + act_first_bytes(ACT_BF16X3_F32, (size_t)g->k);
     lower_kernel(block_id)->gemm(&few);
 }
 
-static void quantize_floats(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+static void quantize_floats(const struct quantize_args *args)
 {
-    size_t split_bytes = 3 * act_content_bytes(ACT_BF16, (size_t)k);
-    AMX_NAME(tile_split_rows)(a, a_stride, x, ldx, m, k);
-    float_copy_rows((uint8_t *)a + split_bytes, a_stride, x, ldx, m, k);
+    quantize_parts(args, ACT_BF16X3_F32, AMX_NAME(tile_split_rows), float_copy_rows);
 }
 
 /* ---- Records --------------------------------------------------------------------------------- */
@@ -244,7 +253,7 @@ DEFINE_FLOAT_KERNEL(F16, f16)
      .scratch_bytes = scratch,                                                                   \
      .gemm = product},
 #define MIXED_RECORD(type)                                                                       \
-    RECORD(type, "", ACT_BF16_Q8, quantize_both, scratch_##type, MIN_ROWS(type), gemm_##type)
+    RECORD(type, "", ACT_BF16_Q8, quantize_codes, scratch_##type, MIN_ROWS(type), gemm_##type)
 #define TILES_RECORD(type)                                                                       \
     RECORD(type, " tiles", ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),  \
            0, gemm_tiles_##type)

@@ -2,8 +2,8 @@
 #ifndef TESSERA_AVX2_QUANTIZE_H
 #define TESSERA_AVX2_QUANTIZE_H
 
-#include <stddef.h>
+#include "kernels/kernel.h"
 
-void avx2_quantize_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k);
+void avx2_quantize_rows(const struct quantize_args *args);
 
 #endif

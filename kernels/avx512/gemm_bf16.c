@@ -245,12 +245,13 @@ static void round_row(uint16_t *to, const float *x, int k)
         to[done] = f32_to_bf16(x[done]);
 }
 
-static void quantize_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+static void quantize_rows(const struct quantize_args *q)
 {
-    for (int i = 0; i < m; i++) {
-        uint16_t *to = (uint16_t *)((char *)a + (size_t)i * a_stride);
-        round_row(to, x + (size_t)i * ldx, k);
-        memset(to + k, 0, act_content_bytes(ACT_BF16, (size_t)k) - 2 * (size_t)k);
+    const size_t k = (size_t)q->k, pad = act_content_bytes(ACT_BF16, k) - 2 * k;
+    for (int i = 0; i < q->m; i++) {
+        uint16_t *to = (uint16_t *)((char *)q->a + (size_t)i * q->a_stride);
+        round_row(to + q->k0, q->x + (size_t)i * q->ldx, q->k1 - q->k0);
+        memset(to + k, 0, q->k1 == q->k ? pad : 0);
     }
 }
 

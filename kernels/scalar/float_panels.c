@@ -81,8 +81,9 @@ void UNPACK(float_unpack_bf16, uint16_t, paired_index)
 PACK_WORDS(f32, uint32_t)
 PACK_WORDS(bf16, uint16_t)
 
-void float_copy_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+void float_copy_rows(const struct quantize_args *q)
 {
-    for (int i = 0; i < m; i++)
-        memcpy((char *)a + (size_t)i * a_stride, x + (size_t)i * ldx, (size_t)k * sizeof(float));
+    for (int i = 0; i < q->m; i++)
+        memcpy((float *)((char *)q->a + (size_t)i * q->a_stride) + q->k0,
+               q->x + (size_t)i * q->ldx, (size_t)(q->k1 - q->k0) * sizeof(float));
 }

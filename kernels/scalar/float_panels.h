@@ -4,6 +4,8 @@
 
 #include <stddef.h>
 
+struct quantize_args;
+
 /* F16 and BF16 differ in the order of their halves only. */
 size_t float_packed_bytes_32(int n, int k);
 size_t float_packed_bytes_16(int n, int k);
@@ -15,6 +17,6 @@ void float_unpack_f16(void *rows, const void *packed, int n, int k, int n0, int 
 void float_unpack_bf16(void *rows, const void *packed, int n, int k, int n0, int n1);
 
 /* The `quantize_rows` of ACT_F32: a copy. */
-void float_copy_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k);
+void float_copy_rows(const struct quantize_args *args);
 
 #endif

@@ -136,14 +136,16 @@ static void quantize_block(const float *x, int8_t *q, float *scale, float *sum)
     *sum = *scale * (float)total;
 }
 
-static void quantize_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
+static void quantize_rows(const struct quantize_args *args)
 {
-    for (int i = 0; i < m; i++) {
-        int8_t *q = (int8_t *)a + (size_t)i * a_stride;
-        float *scale = (float *)(q + act_q8_scale_offset((size_t)k));
-        float *sum = (float *)(q + act_q8_sum_offset((size_t)k));
-        for (int b = 0; b < k / 32; b++)
-            quantize_block(x + (size_t)i * ldx + 32 * b, q + 32 * b, &scale[b], &sum[b]);
+    const size_t k = (size_t)args->k;
+    for (int i = 0; i < args->m; i++) {
+        const float *x = args->x + (size_t)i * args->ldx;
+        int8_t *q = (int8_t *)args->a + (size_t)i * args->a_stride;
+        float *scale = (float *)(q + act_q8_scale_offset(k));
+        float *sum = (float *)(q + act_q8_sum_offset(k));
+        for (int b = args->k0 / 32; b < args->k1 / 32; b++, x += 32)
+            quantize_block(x, q + 32 * b, &scale[b], &sum[b]);
     }
 }
 

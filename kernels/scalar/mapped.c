@@ -1,17 +1,10 @@
 /* Products straight from the file's rows, for any type with a de-quantizer. */
-#include <string.h>
-
 #include "kernels/registry.h"
+#include "kernels/scalar/float_panels.h"
 
 static size_t scratch_bytes(int k)
 {
     return (size_t)k * sizeof(float);
-}
-
-static void quantize_rows(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k)
-{
-    for (int i = 0; i < m; i++)
-        memcpy((char *)a + (size_t)i * a_stride, x + (size_t)i * ldx, (size_t)k * sizeof *x);
 }
 
 static void gemm_type(const struct gemm_args *g, const struct block_type *type)
@@ -48,7 +41,7 @@ MAPPED_TYPES(DEFINE_GEMM)
      .mr = 1,                                                                                      \
      .nr = 1,                                                                                      \
      .kr = 1,                                                                                      \
-     .quantize_rows = quantize_rows,                                                               \
+     .quantize_rows = float_copy_rows,                                                              \
      .scratch_bytes = scratch_bytes,                                                               \
      .gemm = gemm_##type},
 

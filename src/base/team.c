@@ -131,6 +131,19 @@ int team_take(struct worker *worker)
     return team_take_from(worker, 0);
 }
 
+void team_await(const _Atomic int *count, int value)
+{
+    while (atomic_load_explicit(count, memory_order_acquire) != value) {
+        uint64_t start = __builtin_ia32_rdtsc();
+        do {
+            if (atomic_load_explicit(count, memory_order_acquire) == value)
+                return;
+            __builtin_ia32_pause();
+        } while (__builtin_ia32_rdtsc() - start < SPIN_TICKS);
+        sched_yield(); /* somebody else may want the core that the work waits for */
+    }
+}
+
 int team_nodes(const struct worker *worker)
 {
     return worker->team->n_queues;

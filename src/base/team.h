@@ -60,6 +60,10 @@ int team_nodes(const struct worker *worker);
 /* Whether a worker of this run sits on the node. */
 bool team_serves(const struct worker *worker, int node);
 
+/* Waits until *count is `value`, which other workers bring it to without waiting for this one. What
+ * they wrote before (with a release) is seen after. */
+void team_await(const _Atomic int *count, int value);
+
 /* The share [*begin, *end) of n items of this worker: contiguous, equal to within `align`. */
 void team_share(const struct worker *worker, int n, int align, int *begin, int *end);
 

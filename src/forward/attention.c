@@ -181,21 +181,23 @@ static void collect_phase(struct forward *f, struct worker *worker, unsigned for
                    f->attn + (head * (size_t)f->n_tokens + (size_t)i) * piece,
                    piece * sizeof(float));
     mark_phase(f, worker, PHASE_ATTENTION);
-    acts_write(f, &f->attn_acts, formats, begin, f->q + (size_t)begin * width, width, end - begin,
-               (int)width);
+    struct acts_source source = {
+        f->q + (size_t)begin * width, width, begin, end - begin, (int)width, 0, (int)width};
+    acts_write(f, &f->attn_acts, formats, &source);
     end_phase(f, worker, PHASE_QUANTIZE);
 }
 
 void attention_block(struct forward *f, struct worker *worker, int index)
 {
     const struct layer_weights *layer = &f->weights->layers[index];
-    unsigned formats =
-        matrix_format(&layer->q) | matrix_format(&layer->k) | matrix_format(&layer->v);
-    norm_phase(f, worker, layer->attn_norm, formats, 0);
+    int rows = row_block(f->n_tokens);
+    unsigned formats = matrix_formats(&layer->q, rows) | matrix_formats(&layer->k, rows) |
+                       matrix_formats(&layer->v, rows);
+    const struct acts *a = norm_phase(f, worker, layer->attn_norm, formats, 0);
     struct product products[] = {
-        {&layer->q, 0, &f->norm_acts, 0, f->n_tokens, f->q, (size_t)layer->q.n},
-        {&layer->k, 0, &f->norm_acts, 0, f->n_tokens, f->k, (size_t)layer->k.n},
-        {&layer->v, 0, &f->norm_acts, 0, f->n_tokens, f->v, (size_t)layer->v.n},
+        {&layer->q, 0, a, 0, f->n_tokens, f->q, (size_t)layer->q.n},
+        {&layer->k, 0, a, 0, f->n_tokens, f->k, (size_t)layer->k.n},
+        {&layer->v, 0, a, 0, f->n_tokens, f->v, (size_t)layer->v.n},
     };
     products_run(f, worker, PHASE_QKV, products, 3);
     int begin, end;
@@ -205,6 +207,6 @@ void attention_block(struct forward *f, struct worker *worker, int index)
     end_phase(f, worker, PHASE_ROTATE);
     int n_splits = split_count(f, worker);
     attend_phase(f, worker, index, n_splits);
-    collect_phase(f, worker, matrix_format(&layer->attn_output), n_splits);
+    collect_phase(f, worker, matrix_formats(&layer->attn_output, rows), n_splits);
     product_add_to_x(f, worker, PHASE_ATTN_OUTPUT, &layer->attn_output, &f->attn_acts);
 }

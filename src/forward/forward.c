@@ -68,11 +68,13 @@ static bool keeps_floats(const struct plan *plan)
 }
 
 static void place_routing(struct layout *layout, struct routing *routing, size_t n, size_t n_expert,
-                          size_t n_slots)
+                          size_t n_used)
 {
+    size_t n_slots = n * n_used;
     routing->logits = place(layout, n * n_expert, sizeof(float));
     routing->expert_of = place(layout, n_slots, sizeof(int32_t));
     routing->weight_of = place(layout, n_slots, sizeof(float));
+    routing->slot_of = place(layout, n_slots, sizeof(int32_t));
     routing->slot_token = place(layout, n_slots, sizeof(int32_t));
     routing->slot_weight = place(layout, n_slots, sizeof(float));
     routing->first_slot = place(layout, n_expert + 1, sizeof(int32_t));
@@ -100,20 +102,26 @@ static void place_buffers(struct forward *f, struct layout *layout, const struct
     f->split_max = place(layout, (size_t)MAX_SPLITS * p->n_head, sizeof(float));
     f->split_sum = place(layout, (size_t)MAX_SPLITS * p->n_head, sizeof(float));
     f->n_keys = place(layout, n * group, sizeof(int32_t));
-    f->gate = place(layout, n_slots * n_ff, sizeof(float));
-    f->up = place(layout, n_slots * n_ff, sizeof(float));
     place_acts(layout, &f->norm_acts, demands->formats, n, p->n_embd);
     place_acts(layout, &f->attn_acts, demands->formats, n, (size_t)p->n_head * p->d_v);
     place_acts(layout, &f->ffn_acts, demands->formats, n_slots, n_ff);
     if (p->n_expert) {
-        place_routing(layout, &f->routing, n, p->n_expert, n_slots);
+        place_routing(layout, &f->routing, n, p->n_expert, p->n_expert_used);
+        f->columns_done = place(layout, p->n_expert, sizeof *f->columns_done);
+        f->down_stride = p->n_embd + 16;
+        f->down = place(layout, n_slots * f->down_stride, sizeof(float));
     }
     size_t attn_scratch = f->kernels->rows.attn_scratch_bytes((int)p->d_k, (int)p->d_v);
     for (int i = 0; i < f->n_workers; i++) {
         struct worker_scratch *scratch = &f->scratch[i];
-        scratch->tile = place(layout, (size_t)MAX_ROW_BLOCK * MAX_COLUMN_BLOCK, sizeof(float));
-        if (p->n_expert)
+        scratch->tile = place(layout, (size_t)MAX_ROW_BLOCK * TILE_STRIDE, sizeof(float));
+        scratch->up = place(layout, (size_t)MAX_ROW_BLOCK * TILE_STRIDE, sizeof(float));
+        scratch->norm = place(layout, FEW_TOKENS * p->n_embd, sizeof(float));
+        place_acts(layout, &scratch->norm_acts, demands->formats, FEW_TOKENS, p->n_embd);
+        if (p->n_expert) {
             place_acts(layout, &scratch->rows, demands->formats, MAX_ROW_BLOCK, p->n_embd);
+            place_routing(layout, &scratch->routing, FEW_TOKENS, p->n_expert, p->n_expert_used);
+        }
         scratch->gemm = place(layout, 1, demands->gemm_scratch);
         scratch->attn = place(layout, 1, attn_scratch);
     }
@@ -223,9 +231,10 @@ static void output_phase(struct forward *f, struct worker *worker)
 {
     const struct matrix *output = &f->weights->output;
     int first = f->batch->all_logits ? 0 : f->n_tokens - 1;
-    norm_phase(f, worker, f->weights->output_norm, matrix_format(output), first);
-    struct product product = {output, 0, &f->norm_acts, first, f->n_tokens - first,
-                              f->batch->logits, (size_t)output->n};
+    int rows = f->n_tokens - first;
+    const struct acts *a = norm_phase(f, worker, f->weights->output_norm,
+                                      matrix_formats(output, row_block(rows)), first);
+    struct product product = {output, 0, a, 0, rows, f->batch->logits, (size_t)output->n};
     products_run(f, worker, PHASE_OUTPUT, &product, 1);
 }
 

@@ -1,19 +1,36 @@
 /* Products of activations and weight matrices, shared out over the team by blocks of columns. */
 #include "forward/pass.h"
 
-unsigned matrix_format(const struct matrix *matrix)
+unsigned matrix_formats(const struct matrix *matrix, int n_rows)
 {
-    return matrix->kernel ? 1u << matrix->kernel->act_format : 0;
+    const struct gemm_kernel *kernel = matrix->kernel;
+    if (!kernel)
+        return 0;
+    bool one_part = kernel->min_rows == 0 || matrix->k % 32;
+    unsigned part = one_part ? ACT_BOTH : n_rows < kernel->min_rows ? ACT_SECOND : ACT_FIRST;
+    return part << 2 * kernel->act_format;
 }
 
-void acts_write(const struct forward *f, struct acts *acts, unsigned formats, int row0,
-                const float *x, size_t ldx, int m, int k)
+void acts_write(const struct forward *f, const struct acts *acts, unsigned formats,
+                const struct acts_source *source)
 {
     for (int format = 0; format < ACT_FORMAT_COUNT; format++) {
-        if (!(formats & 1u << format))
+        unsigned parts = formats >> 2 * format & ACT_BOTH;
+        if (!parts)
             continue;
-        size_t stride = act_row_bytes((enum act_format)format, (size_t)k);
-        f->quantize[format](acts->data[format] + (size_t)row0 * stride, stride, x, ldx, m, k);
+        size_t stride = act_row_bytes((enum act_format)format, (size_t)source->k);
+        struct quantize_args args = {
+            .a = acts->data[format] + (size_t)source->row0 * stride,
+            .a_stride = stride,
+            .x = source->x,
+            .ldx = source->ldx,
+            .m = source->m,
+            .k = source->k,
+            .k0 = source->k0,
+            .k1 = source->k1,
+            .parts = parts,
+        };
+        f->quantize[format](&args);
     }
 }
 
@@ -37,15 +54,21 @@ int column_block(const struct worker *worker, const struct matrix *matrix, int n
 
 struct walk walk_start(struct worker *worker)
 {
-    return (struct walk){.worker = worker, .step = -1};
+    struct walk walk = {.worker = worker, .step = -1};
+    for (int part = 0; part < NODES_MAX; part++)
+        walk.of[part].item = -1;
+    return walk;
+}
+
+void walk_again(struct walk *walk)
+{
+    walk->step = -1;
 }
 
 /* Step 0 is the worker's own node; step i the i-th node after it, where nobody serves that. */
 bool walk_next_part(struct walk *walk)
 {
     int n_nodes = team_nodes(walk->worker);
-    walk->item = -1;
-    walk->first = 0;
     while (++walk->step < n_nodes) {
         walk->part = (walk->worker->node + walk->step) % n_nodes;
         if (walk->step == 0 || !team_serves(walk->worker, walk->part))
@@ -58,15 +81,16 @@ bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct
 {
     const struct matrix_part *part = &matrix->parts[walk->part];
     int count = n_blocks(part->n1 - part->n0, block);
-    if (walk->item < 0)
-        walk->item = team_take_from(walk->worker, walk->part);
-    if (walk->item >= walk->first + count) { /* of a later group */
-        walk->first += count;
+    int *item = &walk->of[walk->part].item, *first = &walk->of[walk->part].first;
+    if (*item < 0)
+        *item = team_take_from(walk->worker, walk->part);
+    if (*item >= *first + count) { /* of a later group */
+        *first += count;
         return false;
     }
-    int n0 = part->n0 + (walk->item - walk->first) * block;
+    int n0 = part->n0 + (*item - *first) * block;
     *columns = (struct columns){walk->part, n0, n0 + block < part->n1 ? n0 + block : part->n1};
-    walk->item = -1;
+    *item = -1;
     return true;
 }
 
@@ -95,6 +119,19 @@ void product_columns(const struct forward *f, const struct worker *worker,
     kernel->gemm(&args);
     if (kernel->end)
         kernel->end();
+}
+
+void product_rows(const struct forward *f, const struct worker *worker,
+                  const struct product *product)
+{
+    for (int part = 0; part < NODES_MAX; part++) {
+        struct columns columns = {part, product->matrix->parts[part].n0,
+                                  product->matrix->parts[part].n1};
+        struct product own = *product;
+        own.c += columns.n0;
+        if (columns.n1 > columns.n0)
+            product_columns(f, worker, &own, &columns);
+    }
 }
 
 void products_run(struct forward *f, struct worker *worker, enum phase phase,
@@ -129,12 +166,12 @@ void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase
     for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
         for (int i = 0; i < f->n_tokens; i += rows) {
             int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
-            struct product product = {matrix, 0, a, i, m, tile, MAX_COLUMN_BLOCK};
+            struct product product = {matrix, 0, a, i, m, tile, TILE_STRIDE};
             while (walk_take(&walk, matrix, block, &columns)) {
                 product_columns(f, worker, &product, &columns);
                 for (int r = 0; r < m; r++)
                     f->kernels->rows.add(f->x + (size_t)(i + r) * (size_t)matrix->n + columns.n0,
-                                         tile + (size_t)r * MAX_COLUMN_BLOCK,
+                                         tile + (size_t)r * TILE_STRIDE,
                                          (size_t)(columns.n1 - columns.n0));
             }
         }
@@ -142,17 +179,32 @@ void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase
     end_phase(f, worker, phase);
 }
 
-void norm_phase(struct forward *f, struct worker *worker, const float *w, unsigned formats,
-                int first)
+static void norm_rows(struct forward *f, const float *w, int first, int count, float *norm)
 {
     size_t n_embd = f->params->n_embd;
-    int begin, end;
-    team_share(worker, f->n_tokens - first, 1, &begin, &end);
-    for (int i = first + begin; i < first + end; i++)
-        f->kernels->rows.rms_norm(f->norm + (size_t)i * n_embd, f->x + (size_t)i * n_embd, w,
+    for (int i = 0; i < count; i++)
+        f->kernels->rows.rms_norm(norm + (size_t)i * n_embd, f->x + (size_t)(first + i) * n_embd, w,
                                   n_embd, f->params->rms_eps);
+}
+
+const struct acts *norm_phase(struct forward *f, struct worker *worker, const float *w,
+                              unsigned formats, int first)
+{
+    size_t n_embd = f->params->n_embd;
+    int count = f->n_tokens - first, begin = 0, end = count;
+    bool own = count <= FEW_TOKENS;
+    struct worker_scratch *scratch = &f->scratch[worker->index];
+    const struct acts *acts = own ? &scratch->norm_acts : &f->norm_acts;
+    if (!own)
+        team_share(worker, count, 1, &begin, &end);
+    float *norm = own ? scratch->norm : f->norm + (size_t)begin * n_embd;
+    norm_rows(f, w, first + begin, end - begin, norm);
     mark_phase(f, worker, PHASE_NORM);
-    acts_write(f, &f->norm_acts, formats, first + begin, f->norm + (size_t)(first + begin) * n_embd,
-               n_embd, end - begin, (int)n_embd);
-    end_phase(f, worker, PHASE_QUANTIZE);
+    struct acts_source source = {norm, n_embd, begin, end - begin, (int)n_embd, 0, (int)n_embd};
+    acts_write(f, acts, formats, &source);
+    if (own)
+        mark_phase(f, worker, PHASE_QUANTIZE);
+    else
+        end_phase(f, worker, PHASE_QUANTIZE);
+    return acts;
 }

@@ -1,44 +1,69 @@
 /* The mixture of experts: route, sort (token, expert) pairs by expert, gate and up with the
  * activation, down, and the weighted sum back into the residual stream.
  *
- * The last step has one work item for each block of *output columns*, which walks all experts: no
- * two workers add to the same element, so that the result does not depend on the team. */
+ * A prompt has one phase for all of that: first come the items (expert, columns) of gate and up, then
+ * those of down, each of which waits for its own expert only. What experts give is kept by pair, and
+ * summed by token in a phase of its own. For few tokens an item of down is a block of columns that
+ * walks the experts and adds to the stream. Either way no two workers add to the same element, and
+ * a token's experts are summed in the order of their numbers: the result depends neither on the
+ * team nor on what else is in the batch. */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "forward/pass.h"
 
+/* ---- Routing --------------------------------------------------------------------------------- */
+
 /* The n_used largest of probabilities [n_expert], the first of equals first; renormalised. */
 static void choose_experts(const float *probability, int n_expert, int n_used, int32_t *chosen,
                            float *weight)
 {
-    float sum = 0.0f;
-    for (int u = 0; u < n_used; u++) {
-        int best = -1;
-        for (int e = 0; e < n_expert; e++) {
-            bool taken = false;
-            for (int before = 0; before < u; before++)
-                taken |= chosen[before] == e;
-            if (!taken && (best < 0 || probability[e] > probability[best]))
-                best = e;
+    int n = 0;
+    for (int e = 0; e < n_expert; e++) {
+        float p = probability[e];
+        if (n == n_used && !(p > weight[n - 1]))
+            continue;
+        int at = n < n_used ? n++ : n - 1;
+        for (; at > 0 && p > weight[at - 1]; at--) {
+            weight[at] = weight[at - 1];
+            chosen[at] = chosen[at - 1];
         }
-        chosen[u] = best;
-        weight[u] = probability[best];
-        sum += weight[u];
+        weight[at] = p;
+        chosen[at] = e;
     }
+    float sum = 0.0f;
+    for (int u = 0; u < n_used; u++)
+        sum += weight[u];
     for (int u = 0; u < n_used; u++)
         weight[u] /= sum;
 }
 
-static void route_rows(struct forward *f, int begin, int end)
+/* By number. */
+static void order_experts(int n_used, int32_t *chosen, float *weight)
 {
-    struct routing *routing = &f->routing;
+    for (int u = 1; u < n_used; u++)
+        for (int at = u; at > 0 && chosen[at] < chosen[at - 1]; at--) {
+            int32_t expert = chosen[at];
+            float w = weight[at];
+            chosen[at] = chosen[at - 1];
+            weight[at] = weight[at - 1];
+            chosen[at - 1] = expert;
+            weight[at - 1] = w;
+        }
+}
+
+/* From logits to the experts of rows [begin, end). */
+static void route_rows(struct forward *f, struct routing *routing, int begin, int end)
+{
     int n_expert = (int)f->params->n_expert, n_used = (int)f->params->n_expert_used;
     for (int i = begin; i < end; i++) {
         float *logits = routing->logits + (size_t)i * (size_t)n_expert;
+        int32_t *chosen = routing->expert_of + (size_t)i * (size_t)n_used;
+        float *weight = routing->weight_of + (size_t)i * (size_t)n_used;
         f->kernels->rows.softmax(logits, (size_t)n_expert);
-        choose_experts(logits, n_expert, n_used, routing->expert_of + (size_t)i * (size_t)n_used,
-                       routing->weight_of + (size_t)i * (size_t)n_used);
+        choose_experts(logits, n_expert, n_used, chosen, weight);
+        order_experts(n_used, chosen, weight);
     }
 }
 
@@ -75,6 +100,7 @@ static void sort_slots(struct routing *routing, int n_tokens, int n_expert, int 
         first[e + 1] += first[e];
     for (int i = 0; i < n_slots; i++) {
         int slot = first[routing->expert_of[i]]++;
+        routing->slot_of[i] = slot;
         routing->slot_token[slot] = i / n_used;
         routing->slot_weight[slot] = routing->weight_of[i];
     }
@@ -84,117 +110,247 @@ static void sort_slots(struct routing *routing, int n_tokens, int n_expert, int 
     list_active(routing, n_expert);
 }
 
-static void route_phase(struct forward *f, struct worker *worker, const struct matrix *router)
+/* Few tokens: the product is shared out, the rest is every worker's own. */
+static const struct routing *route_few(struct forward *f, struct worker *worker,
+                                       const struct matrix *router, const struct acts *a)
 {
-    struct product product = {router,          0, &f->norm_acts, 0, f->n_tokens, f->routing.logits,
-                              f->params->n_expert};
+    struct routing *own = &f->scratch[worker->index].routing;
+    size_t n_expert = f->params->n_expert, n_logits = (size_t)f->n_tokens * n_expert;
+    struct product product = {router, 0, a, 0, f->n_tokens, f->routing.logits, n_expert};
     products_run(f, worker, PHASE_ROUTER, &product, 1);
-    if (f->n_tokens > worker->count) {
-        int begin, end;
-        team_share(worker, f->n_tokens, 1, &begin, &end);
-        route_rows(f, begin, end);
-        end_phase(f, worker, PHASE_ROUTER);
-    } else if (worker->index == 0) {
-        route_rows(f, 0, f->n_tokens);
-    }
-    if (worker->index == 0)
-        sort_slots(&f->routing, f->n_tokens, (int)f->params->n_expert,
-                   (int)f->params->n_expert_used);
-    end_phase(f, worker, PHASE_ROUTER);
+    memcpy(own->logits, f->routing.logits, n_logits * sizeof *own->logits);
+    route_rows(f, own, 0, f->n_tokens);
+    sort_slots(own, f->n_tokens, (int)n_expert, (int)f->params->n_expert_used);
+    mark_phase(f, worker, PHASE_ROUTER);
+    return own;
 }
+
+/* Rows of an item of the router: as many as make it worth to bring its weights into the cache. */
+static int router_rows(const struct forward *f, const struct worker *worker)
+{
+    enum { LEAST = 16, MOST = 64 };
+    int rows = n_blocks(f->n_tokens, 2 * worker->count);
+    return rows < LEAST ? LEAST : rows > MOST ? MOST : rows;
+}
+
+static const struct routing *route_prompt(struct forward *f, struct worker *worker,
+                                          const struct matrix *router, const struct acts *a)
+{
+    struct routing *routing = &f->routing;
+    size_t n_expert = f->params->n_expert;
+    int rows = router_rows(f, worker);
+    for (int i = team_take(worker) * rows; i < f->n_tokens; i = team_take(worker) * rows) {
+        int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
+        struct product product = {router, 0, a, i, m, routing->logits + (size_t)i * n_expert,
+                                  n_expert};
+        product_rows(f, worker, &product);
+        route_rows(f, routing, i, i + m);
+    }
+    end_phase(f, worker, PHASE_ROUTER);
+    if (worker->index == 0) {
+        sort_slots(routing, f->n_tokens, (int)n_expert, (int)f->params->n_expert_used);
+        for (size_t e = 0; e < n_expert; e++)
+            atomic_store_explicit(&f->columns_done[e], 0, memory_order_relaxed);
+    }
+    end_phase(f, worker, PHASE_ROUTER);
+    return routing;
+}
+
+/* ---- Gate and up ----------------------------------------------------------------------------- */
 
 /* Copies the rows of some slots, so that they lie together for the kernels; into memory of the
  * worker, so that they are in its L2 when it multiplies. */
-static void gather_rows(struct forward *f, struct acts *to, unsigned formats, int slot, int count)
+static void gather_rows(const struct forward *f, const struct routing *routing,
+                        const struct acts *from, struct acts *to, unsigned formats, int slot,
+                        int count)
 {
-    for (int format = 0; format < ACT_FORMAT_COUNT; format++) {
-        if (!(formats & 1u << format))
-            continue;
-        size_t stride = act_row_bytes((enum act_format)format, f->params->n_embd);
-        for (int i = 0; i < count; i++)
-            memcpy(to->data[format] + (size_t)i * stride,
-                   f->norm_acts.data[format] +
-                       (size_t)f->routing.slot_token[slot + i] * stride,
-                   stride);
+    size_t k = f->params->n_embd;
+    for (int bit = 0; bit < 2 * ACT_FORMAT_COUNT; bit++) {
+        enum act_format format = (enum act_format)(bit / 2);
+        size_t stride = act_row_bytes(format, k), first = act_first_bytes(format, k);
+        size_t begin = bit % 2 ? first : 0, end = bit % 2 ? act_content_bytes(format, k) : first;
+        for (int i = 0; formats & 1u << bit && i < count; i++)
+            memcpy(to->data[format] + (size_t)i * stride + begin,
+                   from->data[format] + (size_t)routing->slot_token[slot + i] * stride + begin,
+                   end - begin);
     }
 }
 
 /* gate and up of an expert, for some columns and all its rows. */
 static void expert_columns(struct forward *f, struct worker *worker,
-                           const struct layer_weights *layer, int expert,
-                           const struct columns *columns)
+                           const struct layer_weights *layer, const struct routing *routing,
+                           const struct acts *a, int expert, const struct columns *columns)
 {
-    unsigned formats = matrix_format(&layer->gate) | matrix_format(&layer->up);
     struct acts *gathered = &f->scratch[worker->index].rows;
-    int slot = f->routing.first_slot[expert], end = f->routing.first_slot[expert + 1];
+    int slot = routing->first_slot[expert], end = routing->first_slot[expert + 1];
     /* A single token is its own only row. */
-    const struct acts *rows = f->n_tokens == 1 ? &f->norm_acts : gathered;
+    const struct acts *rows = f->n_tokens == 1 ? a : gathered;
     for (int block = row_block(end - slot); slot < end; slot += block) {
         int m = end - slot < block ? end - slot : block;
+        unsigned formats = matrix_formats(&layer->gate, m) | matrix_formats(&layer->up, m);
         if (rows == gathered)
-            gather_rows(f, gathered, formats, slot, m);
+            gather_rows(f, routing, a, gathered, formats, slot, m);
         gate_up_columns(f, worker, layer, expert, rows, 0, m, slot, columns);
     }
 }
 
-static void gate_up_phase(struct forward *f, struct worker *worker,
-                          const struct layer_weights *layer)
-{
-    const struct routing *routing = &f->routing;
-    int block = gate_up_block(worker, layer, routing->n_active, f->n_tokens);
-    /* The last experts, which have the fewest rows, are cut finer: a worker that is slow with its
-     * last item holds up all others. */
-    int part = gate_up_part(layer, block, 3), first_cut = routing->n_active - routing->n_active / 4;
-    struct columns columns;
-    for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
-        for (int i = 0; i < routing->n_active; i++)
-            while (walk_take(&walk, &layer->gate, i < first_cut ? block : part, &columns))
-                expert_columns(f, worker, layer, routing->active[i], &columns);
-    end_phase(f, worker, PHASE_GATE_UP);
-}
+/* ---- Down ------------------------------------------------------------------------------------ */
 
 /* x[token] += weight * product, for the rows of some slots. */
-static void scatter_rows(struct forward *f, const float *tile, int slot, int count,
-                         const struct columns *columns)
+static void scatter_rows(struct forward *f, const struct routing *routing, const float *tile,
+                         int slot, int count, const struct columns *columns)
 {
-    const struct routing *routing = &f->routing;
     size_t n_embd = f->params->n_embd;
     for (int i = 0; i < count; i++)
         f->kernels->rows.add_scaled(
             f->x + (size_t)routing->slot_token[slot + i] * n_embd + columns->n0,
-            tile + (size_t)i * MAX_COLUMN_BLOCK, routing->slot_weight[slot + i],
+            tile + (size_t)i * TILE_STRIDE, routing->slot_weight[slot + i],
             (size_t)(columns->n1 - columns->n0));
 }
 
-/* down for some columns, over all experts; in the order of their numbers, so that a token's sum does
- * not depend on what else is in the batch. */
+/* down for some columns, over all experts, added to x. */
 static void down_columns(struct forward *f, struct worker *worker, const struct matrix *down,
-                         const struct columns *columns)
+                         const struct routing *routing, const struct columns *columns)
 {
-    const struct routing *routing = &f->routing;
     float *tile = f->scratch[worker->index].tile;
     for (int expert = 0; expert < (int)f->params->n_expert; expert++) {
-        int slot = routing->first_slot[expert], end = routing->first_slot[expert + 1];
-        for (int block = row_block(end - slot); slot < end; slot += block) {
-            int m = end - slot < block ? end - slot : block;
-            struct product product = {down, expert, &f->ffn_acts, slot, m, tile, MAX_COLUMN_BLOCK};
-            product_columns(f, worker, &product, columns);
-            scatter_rows(f, tile, slot, m, columns);
-        }
+        int slot = routing->first_slot[expert], m = expert_rows(routing, expert);
+        struct product product = {down, expert, &f->ffn_acts, slot, m, tile, TILE_STRIDE};
+        if (m == 0)
+            continue;
+        product_columns(f, worker, &product, columns);
+        scatter_rows(f, routing, tile, slot, m, columns);
     }
+}
+
+/* down of an expert, for some columns and all its rows, into f->down. */
+static void expert_down(struct forward *f, struct worker *worker, const struct matrix *down,
+                        const struct routing *routing, int expert, const struct columns *columns)
+{
+    int slot = routing->first_slot[expert], end = routing->first_slot[expert + 1];
+    for (int block = row_block(end - slot); slot < end; slot += block) {
+        int m = end - slot < block ? end - slot : block;
+        float *c = f->down + (size_t)slot * f->down_stride + columns->n0;
+        struct product product = {down, expert, &f->ffn_acts, slot, m, c, f->down_stride};
+        product_columns(f, worker, &product, columns);
+    }
+}
+
+/* x[token] += weight * result, of all experts of a token. */
+static void sum_phase(struct forward *f, struct worker *worker, const struct routing *routing)
+{
+    enum { ROWS = 8 };
+    size_t n_embd = f->params->n_embd, n_used = f->params->n_expert_used;
+    for (int i0 = team_take(worker) * ROWS; i0 < f->n_tokens; i0 = team_take(worker) * ROWS)
+        for (int i = i0; i < i0 + ROWS && i < f->n_tokens; i++)
+            for (size_t at = (size_t)i * n_used; at < ((size_t)i + 1) * n_used; at++)
+                f->kernels->rows.add_scaled(
+                    f->x + (size_t)i * n_embd,
+                    f->down + (size_t)routing->slot_of[at] * f->down_stride,
+                    routing->weight_of[at], n_embd);
+    end_phase(f, worker, PHASE_SUM);
+}
+
+/* ---- Few tokens ------------------------------------------------------------------------------ */
+
+static void few_tokens(struct forward *f, struct worker *worker, const struct layer_weights *layer,
+                       const struct routing *routing, const struct acts *a)
+{
+    int block = column_block(worker, &layer->gate, routing->n_active, f->n_tokens);
+    block = n_blocks(block, GATE_UP_ALIGN) * GATE_UP_ALIGN;
+    struct columns columns;
+    for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
+        for (int i = 0; i < routing->n_active; i++)
+            while (walk_take(&walk, &layer->gate, block, &columns))
+                expert_columns(f, worker, layer, routing, a, routing->active[i], &columns);
+    end_phase(f, worker, PHASE_GATE_UP);
+    block = column_block(worker, &layer->down, 1, f->n_tokens);
+    for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
+        while (walk_take(&walk, &layer->down, block, &columns))
+            down_columns(f, worker, &layer->down, routing, &columns);
+    end_phase(f, worker, PHASE_DOWN);
+}
+
+/* ---- Prompts --------------------------------------------------------------------------------- */
+
+/* Columns of an item of all rows of an expert, so that there are some items for each worker. */
+static int expert_block(const struct worker *worker, int n, int n_active)
+{
+    enum { ITEMS = 6, LEAST = 128 };
+    int block = n_blocks(n, n_blocks(ITEMS * worker->count, n_active));
+    block = block < LEAST ? LEAST : block;
+    return n_blocks(block, GATE_UP_ALIGN) * GATE_UP_ALIGN;
+}
+
+/* The last experts, which have the fewest rows, are cut finer: a worker that is slow with its last
+ * item holds up all others. */
+static int block_of(int block, int i, int n_active)
+{
+    enum { PARTS = 3 };
+    int part = n_blocks(n_blocks(block, PARTS), GATE_UP_ALIGN) * GATE_UP_ALIGN;
+    return i < n_active - n_active / 4 ? block : part;
+}
+
+static void await_expert(struct forward *f, const struct worker *worker, int expert, int n_ff)
+{
+    const _Atomic int *done = &f->columns_done[expert];
+    if (atomic_load_explicit(done, memory_order_acquire) == n_ff)
+        return;
+    mark_phase(f, worker, PHASE_DOWN);
+    team_await(done, n_ff);
+    mark_waited(f, worker, PHASE_DOWN);
+}
+
+static void experts_phase(struct forward *f, struct worker *worker,
+                          const struct layer_weights *layer, const struct routing *routing,
+                          const struct acts *a)
+{
+    const int n = routing->n_active, n_ff = layer->gate.n;
+    int gate_block = expert_block(worker, n_ff, n);
+    int down_block = expert_block(worker, layer->down.n, n);
+    down_block = down_block < MAX_COLUMN_BLOCK ? down_block : MAX_COLUMN_BLOCK;
+    struct columns columns;
+    struct walk walk = walk_start(worker);
+    while (walk_next_part(&walk))
+        for (int i = 0; i < n; i++)
+            while (walk_take(&walk, &layer->gate, block_of(gate_block, i, n), &columns)) {
+                int expert = routing->active[i];
+                expert_columns(f, worker, layer, routing, a, expert, &columns);
+                atomic_fetch_add_explicit(&f->columns_done[expert], columns.n1 - columns.n0,
+                                          memory_order_release);
+            }
+    mark_phase(f, worker, PHASE_GATE_UP);
+    walk_again(&walk);
+    while (walk_next_part(&walk))
+        for (int i = 0; i < n; i++)
+            while (walk_take(&walk, &layer->down, block_of(down_block, i, n), &columns)) {
+                int expert = routing->active[i];
+                await_expert(f, worker, expert, n_ff);
+                expert_down(f, worker, &layer->down, routing, expert, &columns);
+            }
+    end_phase(f, worker, PHASE_DOWN);
+}
+
+/* An expert has any number of rows up to n_tokens. */
+static unsigned expert_formats(const struct matrix *matrix, int n_tokens)
+{
+    return matrix_formats(matrix, 1) | matrix_formats(matrix, n_tokens);
 }
 
 void moe_block(struct forward *f, struct worker *worker, const struct layer_weights *layer)
 {
-    unsigned formats = matrix_format(&layer->gate) | matrix_format(&layer->up);
-    norm_phase(f, worker, layer->ffn_norm, formats | matrix_format(&layer->router), 0);
-    route_phase(f, worker, &layer->router);
-    gate_up_phase(f, worker, layer);
-    activations_phase(f, worker, &layer->down, f->n_tokens * (int)f->params->n_expert_used);
-    int block = column_block(worker, &layer->down, 1, f->n_tokens);
-    struct columns columns;
-    for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
-        while (walk_take(&walk, &layer->down, block, &columns))
-            down_columns(f, worker, &layer->down, &columns);
-    end_phase(f, worker, PHASE_DOWN);
+    const struct matrix *router = &layer->router;
+    bool few = f->n_tokens <= FEW_TOKENS;
+    int rows = few ? f->n_tokens : router_rows(f, worker);
+    int last_rows = (f->n_tokens - 1) % rows + 1; /* of the router's items */
+    unsigned formats = matrix_formats(router, rows) | matrix_formats(router, last_rows);
+    formats |= expert_formats(&layer->gate, f->n_tokens) | expert_formats(&layer->up, f->n_tokens);
+    const struct acts *a = norm_phase(f, worker, layer->ffn_norm, formats, 0);
+    if (few) {
+        few_tokens(f, worker, layer, route_few(f, worker, router, a), a);
+        return;
+    }
+    const struct routing *routing = route_prompt(f, worker, router, a);
+    experts_phase(f, worker, layer, routing, a);
+    sum_phase(f, worker, routing);
 }

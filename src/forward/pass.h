@@ -6,40 +6,51 @@
 #include "forward/profile.h"
 #include "forward/rope.h"
 
-/* Rows and columns of a product that one work item computes at most: rows whose activations stay in
- * L2 for all columns of the item. */
-enum { MAX_ROW_BLOCK = 256, MAX_COLUMN_BLOCK = 512 };
+/* Rows and columns of a product that are computed at once at most: rows whose activations stay in L2
+ * for all columns. Rows of TILE_STRIDE floats do not all begin in the same few sets of a cache. */
+enum { MAX_ROW_BLOCK = 256, MAX_COLUMN_BLOCK = 512, TILE_STRIDE = MAX_COLUMN_BLOCK + 16 };
+
+/* So few tokens that every worker norms, quantizes and routes them for itself, which takes less time
+ * than waiting for others. */
+enum { FEW_TOKENS = 4 };
 
 /* Ranges that the keys of a single token are split into at most. */
 enum { MAX_SPLITS = 32 };
 
 /* Rows of activations, act_row_bytes(format, k) apart, in each format that the following products
- * ask for. */
+ * ask for. Which formats, and which of their parts, is told by a set of bits: 2 * format for the
+ * first part, 2 * format + 1 for the second. */
 struct acts {
     uint8_t *data[ACT_FORMAT_COUNT]; /* NULL: no kernel of the model uses the format */
 };
 
-typedef void quantize_fn(void *a, size_t a_stride, const float *x, size_t ldx, int m, int k);
-
-struct worker_scratch {
-    float *tile;  /* [MAX_ROW_BLOCK, MAX_COLUMN_BLOCK] of a product before it is added */
-    struct acts rows; /* [MAX_ROW_BLOCK] rows of `norm` that go to one expert */
-    void *gemm;   /* scratch of the kernels */
-    void *attn;
-};
+typedef void quantize_fn(const struct quantize_args *args);
 
 /* Which experts get which tokens. A *slot* is one (token, expert) pair; slots are sorted by expert,
  * so that the rows of an expert lie together. */
 struct routing {
-    float *logits;         /* [n_batch, n_expert] */
-    int32_t *expert_of;    /* [n_batch * n_expert_used], by token */
-    float *weight_of;      /* [n_batch * n_expert_used], by token */
-    int32_t *slot_token;   /* [n_batch * n_expert_used], by slot */
-    float *slot_weight;    /* [n_batch * n_expert_used], by slot */
+    float *logits;         /* [n_tokens, n_expert] */
+    int32_t *expert_of;    /* [n_tokens * n_expert_used], by token */
+    float *weight_of;      /* [n_tokens * n_expert_used], by token */
+    int32_t *slot_of;      /* [n_tokens * n_expert_used], by token */
+    int32_t *slot_token;   /* [n_tokens * n_expert_used], by slot */
+    float *slot_weight;    /* [n_tokens * n_expert_used], by slot */
     int32_t *first_slot;   /* [n_expert + 1] */
     int32_t *active;       /* [n_expert] experts with rows, most rows first */
     int n_active;
 };
+
+struct worker_scratch {
+    float *tile;      /* [MAX_ROW_BLOCK, TILE_STRIDE] of a product before it is used */
+    float *up;        /* the same, of up beside gate */
+    struct acts rows; /* [MAX_ROW_BLOCK] rows of `norm` that go to one expert */
+    float *norm;      /* [FEW_TOKENS, n_embd] */
+    struct acts norm_acts;  /* rows of `norm` */
+    struct routing routing; /* of FEW_TOKENS */
+    void *gemm;       /* scratch of the kernels */
+    void *attn;
+};
+
 
 struct forward {
     const struct model *model;
@@ -63,9 +74,11 @@ struct forward {
     float *split_max, *split_sum; /* [MAX_SPLITS, n_head]: decode with split keys */
     int32_t *n_keys;       /* [n_batch * group] keys that a query row sees */
     struct acts attn_acts; /* rows of the heads' output */
-    float *gate, *up;      /* [n_slots, n_ff]; n_slots = n_batch where dense */
-    struct acts ffn_acts;  /* rows of `gate` after the activation */
+    struct acts ffn_acts;  /* [n_slots] rows of silu(gate) * up; n_slots = n_batch where dense */
     struct routing routing;
+    _Atomic int *columns_done; /* [n_expert] columns of gate and up that are in ffn_acts */
+    float *down;           /* [n_slots, down_stride] what experts give, before it is summed */
+    size_t down_stride;    /* floats: rows do not all begin in the same sets of a cache */
     struct worker_scratch *scratch; /* [n_workers] */
     struct profile *profile;        /* NULL: not asked for */
     /* The batch at hand. */
@@ -92,14 +105,27 @@ static inline void mark_phase(struct forward *f, const struct worker *worker, en
         profile_mark(f->profile, worker, phase);
 }
 
-/* ---- acts.c, matmul.c ---- */
+/* What the worker did since was waiting. */
+static inline void mark_waited(struct forward *f, const struct worker *worker, enum phase phase)
+{
+    if (f->profile)
+        profile_waited(f->profile, worker, phase);
+}
 
-/* Format bit of a matrix's kernel; 0 for an absent matrix. */
-unsigned matrix_format(const struct matrix *matrix);
+/* ---- matmul.c ---- */
 
-/* Writes m rows of k floats (x, ldx apart) as rows row0.. in each of `formats`. */
-void acts_write(const struct forward *f, struct acts *acts, unsigned formats, int row0,
-                const float *x, size_t ldx, int m, int k);
+/* The bits of what a product of n_rows rows reads; 0 for an absent matrix. */
+unsigned matrix_formats(const struct matrix *matrix, int n_rows);
+
+/* Columns [k0, k1) of m rows, from x (ldx floats apart, column k0 first), to rows row0.. of `acts`,
+ * whose rows are of k; in each of `formats`. k0 is a multiple of 32, k1 too or k. */
+struct acts_source {
+    const float *x;
+    size_t ldx;
+    int row0, m, k, k0, k1;
+};
+void acts_write(const struct forward *f, const struct acts *acts, unsigned formats,
+                const struct acts_source *source);
 
 /* One product C = A W^T, or a row of a list of products that share the columns' work items. */
 struct product {
@@ -119,11 +145,14 @@ struct product {
  *                 ...columns [columns.n0, columns.n1) of the group
  *
  * A worker takes items of the parts that lie on its node, and then of nodes that no worker of the
- * run sits on. */
+ * run sits on. Where the items of further groups wait for those before them, they make a walk of
+ * their own, that goes on (walk_again) where the queues stand. */
 struct walk {
     struct worker *worker;
     int step, part;
-    int item, first; /* the item at hand and the first one of the group; item < 0: none taken */
+    struct {
+        int item, first; /* the item at hand and the first one of the group; item < 0: none taken */
+    } of[NODES_MAX];
 };
 
 /* Columns [n0, n1), all of one part of their matrix. */
@@ -133,6 +162,7 @@ struct columns {
 
 struct walk walk_start(struct worker *worker);
 bool walk_next_part(struct walk *walk);
+void walk_again(struct walk *walk);
 bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct columns *columns);
 
 /* Rows of the items of a product of n_rows rows: equal, but for the last. */
@@ -141,6 +171,10 @@ int row_block(int n_rows);
 /* Width of the column blocks of n_groups matrices of n columns, so that the items feed all workers. */
 int column_block(const struct worker *worker, const struct matrix *matrix, int n_groups, int n_rows);
 static inline int n_blocks(int n, int block) { return (n + block - 1) / block; }
+
+/* All columns of a product. */
+void product_rows(const struct forward *f, const struct worker *worker,
+                  const struct product *product);
 
 /* Some columns of a product; the first is written at product->c. */
 void product_columns(const struct forward *f, const struct worker *worker,
@@ -156,24 +190,20 @@ void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase
 
 /* ---- the blocks of a layer: each begins and ends at a barrier ---- */
 
-/* norm = rms_norm(x) * w, for rows [first, n_tokens), and its rows in `formats`; one phase. */
-void norm_phase(struct forward *f, struct worker *worker, const float *w, unsigned formats,
-                int first);
+/* rms_norm(x) * w of the rows [first, n_tokens), which become rows 0.. of what is returned, in
+ * `formats`. One phase; of few rows every worker gets its own, without waiting. */
+const struct acts *norm_phase(struct forward *f, struct worker *worker, const float *w,
+                              unsigned formats, int first);
 void attention_block(struct forward *f, struct worker *worker, int layer);
 
-/* column_block of gate and up, whose kernels may differ: each one's NR (powers of two) divides it. */
-int gate_up_block(const struct worker *worker, const struct layer_weights *layer, int n_groups,
-                  int n_rows);
-/* A width for about n_parts items of such a block. */
-int gate_up_part(const struct layer_weights *layer, int block, int n_parts);
-/* gate and up for columns of an expert (0 where dense) and rows [row0, row0 + m) of `a`; the
- * activated result goes to rows slot.. of f->gate. */
+/* Widths of the items of gate and up are multiples of it: of each one's NR, and of the blocks that
+ * their result is quantized in. */
+enum { GATE_UP_ALIGN = 32 };
+/* gate and up for columns of an expert (0 where dense) and m rows of `a` from row0 on; the activated
+ * result becomes rows slot.. of f->ffn_acts. */
 void gate_up_columns(struct forward *f, const struct worker *worker,
                      const struct layer_weights *layer, int expert, const struct acts *a, int row0,
                      int m, int slot, const struct columns *columns);
-/* Rows [0, n_rows) of f->gate to f->ffn_acts, in the format of `down`; one phase. */
-void activations_phase(struct forward *f, struct worker *worker, const struct matrix *down,
-                       int n_rows);
 void dense_ffn_block(struct forward *f, struct worker *worker, const struct layer_weights *layer);
 void moe_block(struct forward *f, struct worker *worker, const struct layer_weights *layer);
 

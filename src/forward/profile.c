@@ -66,14 +66,19 @@ void profile_mark(struct profile *profile, const struct worker *worker, enum pha
     times->last = time;
 }
 
-void profile_barrier(struct profile *profile, struct worker *worker, enum phase phase)
+void profile_waited(struct profile *profile, const struct worker *worker, enum phase phase)
 {
     struct worker_times *times = &profile->workers[worker->index];
-    profile_mark(profile, worker, phase);
-    team_barrier(worker);
     uint64_t time = now();
     times->phases[phase].wait += time - times->last;
     times->last = time;
+}
+
+void profile_barrier(struct profile *profile, struct worker *worker, enum phase phase)
+{
+    profile_mark(profile, worker, phase);
+    team_barrier(worker);
+    profile_waited(profile, worker, phase);
 }
 
 void profile_take(struct profile *profile, struct phase_time *times)

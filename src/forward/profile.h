@@ -20,6 +20,7 @@
     X(ROUTER, "router")                       \
     X(GATE_UP, "gate, up")                    \
     X(DOWN, "down")                           \
+    X(SUM, "sum of experts")                  \
     X(OUTPUT, "output")
 
 enum phase {
@@ -46,7 +47,9 @@ void profile_start(struct profile *profile, const struct worker *worker);
 
 /* What the worker did since the last mark or barrier was work for `phase`. */
 void profile_mark(struct profile *profile, const struct worker *worker, enum phase phase);
-/* The same, then waits for the others. */
+/* And that was waiting. */
+void profile_waited(struct profile *profile, const struct worker *worker, enum phase phase);
+/* A mark, then waits for the others. */
 void profile_barrier(struct profile *profile, struct worker *worker, enum phase phase);
 
 /* The times since the last call, [PHASE_COUNT]; not during a run. */

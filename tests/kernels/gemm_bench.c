@@ -126,7 +126,7 @@ static void *make_acts(const struct gemm_kernel *kernel, int m)
     void *a = reserve((size_t)m * stride);
     uint64_t seed = 2;
     fill_acts(ACTS_RANDOM, x, m, job.k, &seed);
-    kernel->quantize_rows(a, stride, x, k, m, job.k);
+    quantize_whole_rows(kernel, a, stride, x, k, m, job.k);
     free(x);
     return a;
 }

@@ -345,7 +345,7 @@ static void make_case(struct gemm_case *g, uint64_t *seed)
     memset(g->scratch, 0xff, scratch_bytes);
     fill_weights(g->weights, g->type, g->rows, (size_t)g->n * g->row_bytes, seed);
     fill_acts(g->acts, g->x, MAX_ROWS, g->k, seed);
-    g->kernel->quantize_rows(g->a, g->a_stride, g->x, (size_t)g->k, MAX_ROWS, g->k);
+    quantize_whole_rows(g->kernel, g->a, g->a_stride, g->x, (size_t)g->k, MAX_ROWS, g->k);
 }
 
 static void check_case(struct report *report, struct gemm_case *g, const int *rows, uint64_t *seed)

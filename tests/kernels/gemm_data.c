@@ -216,3 +216,17 @@ void fill_acts(enum acts_kind kind, float *x, int m, int k, uint64_t *seed)
         }
     }
 }
+
+void quantize_whole_rows(const struct gemm_kernel *kernel, void *a, size_t a_stride, const float *x,
+                         size_t ldx, int m, int k)
+{
+    struct quantize_args args = {.a = a,
+                                 .a_stride = a_stride,
+                                 .x = x,
+                                 .ldx = ldx,
+                                 .m = m,
+                                 .k = k,
+                                 .k1 = k,
+                                 .parts = ACT_BOTH};
+    kernel->quantize_rows(&args);
+}

@@ -34,6 +34,10 @@ void fill_weights(enum weights_kind kind, const struct block_type *type, void *b
 /* x [m, k] */
 void fill_acts(enum acts_kind kind, float *x, int m, int k, uint64_t *seed);
 
+/* quantize_rows of m rows of k floats, ldx floats apart, into rows a_stride bytes apart. */
+void quantize_whole_rows(const struct gemm_kernel *kernel, void *a, size_t a_stride, const float *x,
+                         size_t ldx, int m, int k);
+
 /* What a weight could be with other codes and the scales as they are: kernels that offset codes, or
  * keep minimums apart, add terms of this size, whatever the weight itself is. */
 struct weight_range {

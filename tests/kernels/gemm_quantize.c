@@ -4,6 +4,7 @@
 
 #include "kernels/float16.h"
 #include "tests/kernels/gemm_check.h"
+#include "tests/kernels/gemm_data.h"
 #include "tests/support/guard.h"
 #include "bench/random_weights.h"
 
@@ -80,7 +81,7 @@ static bool is_q8(const struct gemm_kernel *reference, const char *a, const floa
 {
     size_t bytes = act_content_bytes(ACT_Q8, (size_t)k);
     char *expected = guarded(bytes);
-    reference->quantize_rows(expected, bytes, x, (size_t)k, 1, k);
+    quantize_whole_rows(reference, expected, bytes, x, (size_t)k, 1, k);
     return same_q8(a, expected, k) && is_near(a, x, k);
 }
 
@@ -122,6 +123,35 @@ static void check_row(struct report *report, const struct gemm_kernel *reference
     report->n_checks++;
 }
 
+static void quantize_piece(const struct gemm_kernel *kernel, struct quantize_args args, int k0,
+                           int k1, unsigned parts)
+{
+    args.x += k0;
+    args.k0 = k0;
+    args.k1 = k1;
+    args.parts = parts;
+    kernel->quantize_rows(&args);
+}
+
+/* ROWS rows as work items write them: part by part, the last columns first. The second part stays
+ * untouched until it is asked for. */
+static void quantize_in_pieces(struct report *report, char *a, size_t a_stride, const float *x,
+                               size_t ldx, int k)
+{
+    const struct gemm_kernel *kernel = report->kernel;
+    struct quantize_args args = {
+        .a = a, .a_stride = a_stride, .x = x, .ldx = ldx, .m = ROWS, .k = k};
+    int middle = k / 2 / BLOCK * BLOCK;
+    quantize_piece(kernel, args, middle, k, ACT_FIRST);
+    quantize_piece(kernel, args, 0, middle, ACT_FIRST);
+    size_t end = act_content_bytes(kernel->act_format, (size_t)k);
+    for (size_t i = act_first_bytes(kernel->act_format, (size_t)k); i < end; i++)
+        if (a[i] != UNTOUCHED)
+            report_failure(report, "quantize_rows, k %d: a part that was not asked for", k);
+    quantize_piece(kernel, args, 0, middle, ACT_SECOND);
+    quantize_piece(kernel, args, middle, k, ACT_SECOND);
+}
+
 void check_quantize(struct report *report, const struct gemm_kernel *reference)
 {
     bool blocks = block_type_find(report->kernel->block_id)->n_elems > 1;
@@ -142,7 +172,7 @@ void check_quantize(struct report *report, const struct gemm_kernel *reference)
                 memcpy(x + (size_t)row * ldx + i, block,
                        (size_t)(k - i < BLOCK ? k - i : BLOCK) * sizeof *x);
             }
-        report->kernel->quantize_rows(a, a_stride, x, ldx, ROWS, k);
+        quantize_in_pieces(report, a, a_stride, x, ldx, k);
         for (int row = 0; row < ROWS; row++) {
             check_row(report, reference, a + (size_t)row * a_stride, x + (size_t)row * ldx, k);
             for (size_t i = row_bytes; row + 1 < ROWS && i < a_stride; i++)
