@@ -1,7 +1,7 @@
 /* Products on bf16 tiles.
  *
  *   for each block of rows and of columns
- *     for each chunk of CHUNK_K k
+ *     for each chunk of k
  *       for each pair of panels (32 columns): a job
  *         for each 32 rows
  *           2 x 2 tiles of C, in registers, += A (from L2, row by row) * B (tiles in L1)
@@ -29,7 +29,8 @@ enum {
     SQUARE_FLOATS = SQUARE * SQUARE,
     TALL = 64,       /* rows of 4 x 1 tiles of C */
     STAYING_K = 128, /* k of a job where C stays in tiles */
-    /* Of a block: what C takes in scratch (512 KiB) fits into L2 beside a chunk of A (512 KiB). */
+    MAX_CHUNK_K = 768, /* k of a job elsewhere */
+    /* Of a block: what C takes in scratch (512 KiB) fits into L2 beside a chunk of A (768 KiB at most). */
     MAX_ROWS = 512,
     MAX_COLUMNS = 256,
 };
@@ -210,9 +211,16 @@ static bool c_stays(const struct gemm_args *g) { return g->m <= TALL; }
 static bool rows_are_tall(const struct gemm_args *g) { return g->m > SQUARE && g->m <= TALL; }
 static int job_columns(const struct gemm_args *g) { return rows_are_tall(g) ? COLUMNS : SQUARE; }
 
+/* k in as few equal chunks as may be: between chunks C is stored and loaded again. */
+static int chunk_k(int k)
+{
+    int steps = divide_up(k, TILE_K), n_chunks = divide_up(k, MAX_CHUNK_K);
+    return divide_up(steps, n_chunks) * TILE_K;
+}
+
 static struct job job_at(const struct gemm_args *g, int j, int k0)
 {
-    int k1 = least(k0 + (c_stays(g) ? STAYING_K : CHUNK_K), g->k);
+    int k1 = least(k0 + (c_stays(g) ? STAYING_K : chunk_k(g->k)), g->k);
     int columns = least(g->n1 - j, job_columns(g));
     return (struct job){j, k0, k1, divide_up(columns, COLUMNS), divide_up(k1 - k0, TILE_K)};
 }
@@ -315,12 +323,12 @@ static void run_job(const struct gemm_args *g, const struct tile_source *source,
 
 static size_t job_scratch(int k)
 {
-    return (size_t)divide_up(least(k, CHUNK_K), TILE_K) * TILE_BYTES * 2;
+    return (size_t)chunk_k(k) / TILE_K * TILE_BYTES * 2;
 }
 
 size_t AMX_NAME(tile_gemm_scratch)(int k)
 {
-    size_t squares = k > CHUNK_K ? MAX_ROWS / SQUARE * (MAX_COLUMNS / SQUARE) : 0;
+    size_t squares = k > MAX_CHUNK_K ? MAX_ROWS / SQUARE * (MAX_COLUMNS / SQUARE) : 0;
     return 2 * job_scratch(k) + squares * SQUARE_FLOATS * sizeof(float);
 }
 

@@ -5,7 +5,7 @@
 #include "kernels/amx/width.h"
 #include "kernels/kernel.h"
 
-enum { TILE_K = 32, CHUNK_K = 512 };
+enum { TILE_K = 32 };
 
 /* Where the weights of a panel (16 columns) come from, as tiles: 16 rows of 64 bytes for each 32 k,
  * row p holding k = 2p and 2p + 1 of every column. */
