@@ -18,18 +18,18 @@ static inline int units_at_once(int m, int unit_bytes)
     return m > MR || burst > CHUNK_UNITS ? CHUNK_UNITS : burst;
 }
 
-/* Asks for unit u of a panel, which may be one of the first of the next panel, and its head. `last`:
- * no panel follows. Hardware prefetches neither over the heads' stream to the next panel's codes
- * nor, soon enough, the few heads of a panel. */
+/* Asks for unit u of a panel and its head. u may be one of the first of the panel that is read after
+ * it, `next`; NULL: none is. Hardware prefetches neither over the heads' stream to another panel's
+ * codes nor, soon enough, the few heads of a panel. */
 static inline __attribute__((always_inline)) void
 prefetch_unit(const struct panel_format *format, const struct traits t, const uint8_t *panel, int k,
-              int u, bool last)
+              int u, const uint8_t *next)
 {
     const int n_units = k / UNIT_K, units_in_block = t.block_k / UNIT_K;
     if (u >= n_units) {
-        if (last)
+        if (!next)
             return;
-        panel += panel_bytes(format, k);
+        panel = next;
         u = u - n_units < n_units ? u - n_units : n_units - 1;
     }
     const char *codes = (const char *)panel + (size_t)(u * t.bits) * VECTOR_BYTES;
@@ -53,11 +53,12 @@ static inline __attribute__((always_inline)) void gemm_type(const struct gemm_ar
             (const uint8_t *)g->w + (size_t)(j / PANEL_COLUMNS) * panel_bytes(format, g->k);
         const uint8_t *heads = codes + panel_codes_bytes(format, g->k);
         int columns = g->n1 - j < PANEL_COLUMNS ? g->n1 - j : PANEL_COLUMNS;
-        bool last = j + PANEL_COLUMNS >= g->n1;
+        const uint8_t *next =
+            j + PANEL_COLUMNS < g->n1 ? codes + panel_bytes(format, g->k) : g->next;
         for (int first = 0; first < n_units; first += chunk) {
             int count = n_units - first < chunk ? n_units - first : chunk;
             for (int u = first; u < first + count; u++) {
-                prefetch_unit(format, t, codes, g->k, u + PREFETCH_UNITS, last);
+                prefetch_unit(format, t, codes, g->k, u + PREFETCH_UNITS, next);
                 unpack_unit(&units[u - first], t, codes + (size_t)u * (size_t)unit_bytes,
                             heads + (size_t)(u / units_in_block) * (size_t)format->head_bytes,
                             u % units_in_block);

@@ -167,6 +167,8 @@ struct gemm_args {
     float *c;        /* C[i][j] for column n0 + j is c[i * ldc + j]; overwritten */
     size_t ldc;      /* floats */
     void *scratch;   /* scratch_bytes(k) bytes, 64-byte aligned, private to the calling thread */
+    const void *next; /* packed columns of the same type that the thread reads after these: fetched
+                       * ahead by kernels that are bound by memory; NULL: not known */
 };
 
 struct gemm_kernel {

@@ -240,28 +240,29 @@ PACKED_CODE_TYPES(DEFINE_KERNEL)
 DEFINE_FLOAT_KERNEL(F32, f32)
 DEFINE_FLOAT_KERNEL(F16, f16)
 
-#define RECORD(type, suffix, format, quantize, scratch, rows, product)                           \
+/* Two panels make 2 x 2 tiles; matrices of floats (routers) are small and need more items. */
+#define RECORD(type, suffix, panels, format, quantize, scratch, rows, product)                   \
     {.name = AMX_RECORD_NAME " " #type suffix,                                                   \
      .cpu_flags = AMX_FLAGS,                                                                     \
      .block_id = BLOCK_##type,                                                                   \
      .act_format = format,                                                                       \
      .mr = 2 * TILE_ROWS,                                                                        \
-     .nr = 2 * PANEL_COLUMNS,                                                                    \
+     .nr = (panels) * PANEL_COLUMNS,                                                             \
      .kr = 4,                                                                                    \
      .min_rows = rows,                                                                           \
      .quantize_rows = quantize,                                                                  \
      .scratch_bytes = scratch,                                                                   \
      .gemm = product},
 #define MIXED_RECORD(type)                                                                       \
-    RECORD(type, "", ACT_BF16_Q8, quantize_codes, scratch_##type, MIN_ROWS(type), gemm_##type)
+    RECORD(type, "", 2, ACT_BF16_Q8, quantize_codes, scratch_##type, MIN_ROWS(type), gemm_##type)
 #define TILES_RECORD(type)                                                                       \
-    RECORD(type, " tiles", ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),  \
+    RECORD(type, " tiles", 2, ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),  \
            0, gemm_tiles_##type)
 #define FLOAT_RECORD(type, suffix, rows, product)                                                \
-    RECORD(type, suffix, ACT_BF16X3_F32, quantize_floats, scratch_##type, rows, product)
+    RECORD(type, suffix, 1, ACT_BF16X3_F32, quantize_floats, scratch_##type, rows, product)
 /* Few rows are bound by memory, which tiles of weights as they are keep up with. */
 #define BF16_RECORD                                                                              \
-    RECORD(BF16, "", ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),        \
+    RECORD(BF16, "", 2, ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),        \
            0, gemm_bf16)
 
 const struct gemm_kernel *AMX_NAME(amx_q_kernels)(size_t *count)

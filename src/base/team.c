@@ -106,18 +106,33 @@ static void publish(_Atomic uint32_t *word, _Atomic int *sleepers, uint32_t valu
 
 /* ---- Inside a run ---------------------------------------------------------------------------- */
 
-void team_barrier(struct worker *worker)
+/* The number of the phase that ends. */
+uint32_t team_arrive(struct worker *worker)
 {
     struct team *team = worker->team;
     uint32_t phase = atomic_load_explicit(&team->phase, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) + 1 < worker->count) {
-        wait_change(&team->phase, &team->phase_sleepers, phase);
-        return;
-    }
+    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) + 1 < worker->count)
+        return phase;
     atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
     for (int i = 0; i < team->n_queues; i++)
         atomic_store_explicit(&team->queues[i].next_item, 0, memory_order_relaxed);
     publish(&team->phase, &team->phase_sleepers, phase + 1);
+    return phase;
+}
+
+bool team_passed(const struct worker *worker, uint32_t arrival)
+{
+    return atomic_load_explicit(&worker->team->phase, memory_order_acquire) != arrival;
+}
+
+void team_wait(struct worker *worker, uint32_t arrival)
+{
+    wait_change(&worker->team->phase, &worker->team->phase_sleepers, arrival);
+}
+
+void team_barrier(struct worker *worker)
+{
+    team_wait(worker, team_arrive(worker));
 }
 
 int team_take_from(struct worker *worker, int node)

@@ -9,6 +9,7 @@
 #define TESSERA_BASE_TEAM_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -47,6 +48,12 @@ void team_run(struct team *team, int n_workers, team_fn *fn, void *arg);
 /* Waits until every worker of the run has come here; what was written before is seen after.
  * Starts a new phase. */
 void team_barrier(struct worker *worker);
+
+/* The same in two steps, between which a worker may do what others do not wait for, until
+ * team_passed tells that all have come. */
+uint32_t team_arrive(struct worker *worker);
+bool team_passed(const struct worker *worker, uint32_t arrival);
+void team_wait(struct worker *worker, uint32_t arrival);
 
 /* The next item of this phase; items count from 0 and never end: stop at your own limit. */
 int team_take(struct worker *worker);

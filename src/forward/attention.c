@@ -195,11 +195,11 @@ void attention_block(struct forward *f, struct worker *worker, int index)
                        matrix_formats(&layer->v, rows);
     const struct acts *a = norm_phase(f, worker, layer->attn_norm, formats, 0);
     struct product products[] = {
-        {&layer->q, 0, a, 0, f->n_tokens, f->q, (size_t)layer->q.n},
-        {&layer->k, 0, a, 0, f->n_tokens, f->k, (size_t)layer->k.n},
-        {&layer->v, 0, a, 0, f->n_tokens, f->v, (size_t)layer->v.n},
+        {&layer->q, 0, a, 0, f->n_tokens, f->q, (size_t)layer->q.n, NULL},
+        {&layer->k, 0, a, 0, f->n_tokens, f->k, (size_t)layer->k.n, NULL},
+        {&layer->v, 0, a, 0, f->n_tokens, f->v, (size_t)layer->v.n, NULL},
     };
-    products_run(f, worker, PHASE_QKV, products, 3);
+    products_run(f, worker, PHASE_QKV, products, 3, fetch_rows(f, worker, &layer->attn_output));
     int begin, end;
     team_share(worker, f->n_tokens, 1, &begin, &end);
     for (int token = begin; token < end; token++)
@@ -208,5 +208,6 @@ void attention_block(struct forward *f, struct worker *worker, int index)
     int n_splits = split_count(f, worker);
     attend_phase(f, worker, index, n_splits);
     collect_phase(f, worker, matrix_formats(&layer->attn_output, rows), n_splits);
-    product_add_to_x(f, worker, PHASE_ATTN_OUTPUT, &layer->attn_output, &f->attn_acts);
+    product_add_to_x(f, worker, PHASE_ATTN_OUTPUT, &layer->attn_output, &f->attn_acts,
+                     fetch_ffn(f, worker, layer));
 }

@@ -8,8 +8,8 @@ static void gate_up_tile(struct forward *f, const struct worker *worker,
 {
     const struct worker_scratch *scratch = &f->scratch[worker->index];
     float *gate = scratch->tile, *up = scratch->up;
-    struct product gate_product = {&layer->gate, expert, a, row0, m, gate, TILE_STRIDE};
-    struct product up_product = {&layer->up, expert, a, row0, m, up, TILE_STRIDE};
+    struct product up_product = {&layer->up, expert, a, row0, m, up, TILE_STRIDE, NULL};
+    struct product gate_product = {&layer->gate, expert, a, row0, m, gate, TILE_STRIDE, &up_product};
     product_columns(f, worker, &gate_product, columns);
     product_columns(f, worker, &up_product, columns);
     for (int i = 0; i < m; i++) {
@@ -32,21 +32,38 @@ void gate_up_columns(struct forward *f, const struct worker *worker,
     }
 }
 
-void dense_ffn_block(struct forward *f, struct worker *worker, const struct layer_weights *layer)
+int gate_up_block(const struct worker *worker, const struct matrix *gate, int n_groups, int n_rows)
+{
+    int block = column_block(worker, gate, n_groups, n_rows);
+    return n_blocks(block, GATE_UP_ALIGN) * GATE_UP_ALIGN;
+}
+
+struct fetch fetch_ffn(const struct forward *f, const struct worker *worker,
+                       const struct layer_weights *layer)
+{
+    if (layer->router.kernel)
+        return fetch_rows(f, worker, &layer->router);
+    if (f->n_tokens > FEW_TOKENS)
+        return (struct fetch){NULL, 0};
+    return fetch_dealt(worker, &layer->gate, 0, gate_up_block(worker, &layer->gate, 1, f->n_tokens));
+}
+
+void dense_ffn_block(struct forward *f, struct worker *worker, const struct layer_weights *layer,
+                     struct fetch next)
 {
     int rows = row_block(f->n_tokens);
     unsigned formats = matrix_formats(&layer->gate, rows) | matrix_formats(&layer->up, rows);
     const struct acts *a = norm_phase(f, worker, layer->ffn_norm, formats, 0);
-    int block = column_block(worker, &layer->gate, n_blocks(f->n_tokens, rows), f->n_tokens);
-    block = n_blocks(block, GATE_UP_ALIGN) * GATE_UP_ALIGN;
+    int block = gate_up_block(worker, &layer->gate, n_blocks(f->n_tokens, rows), f->n_tokens);
+    struct fetch down = fetch_rows(f, worker, &layer->down);
     struct columns columns;
-    for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
+    for (struct walk walk = walk_rows(f, worker); walk_next_part(&walk);) {
         for (int i = 0; i < f->n_tokens; i += rows) {
             int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
             while (walk_take(&walk, &layer->gate, block, &columns))
                 gate_up_columns(f, worker, layer, 0, a, i, m, i, &columns);
         }
     }
-    end_phase(f, worker, PHASE_GATE_UP);
-    product_add_to_x(f, worker, PHASE_DOWN, &layer->down, &f->ffn_acts);
+    end_phase_fetching(f, worker, PHASE_GATE_UP, &down, 1);
+    product_add_to_x(f, worker, PHASE_DOWN, &layer->down, &f->ffn_acts, next);
 }

@@ -234,8 +234,8 @@ static void output_phase(struct forward *f, struct worker *worker)
     int rows = f->n_tokens - first;
     const struct acts *a = norm_phase(f, worker, f->weights->output_norm,
                                       matrix_formats(output, row_block(rows)), first);
-    struct product product = {output, 0, a, 0, rows, f->batch->logits, (size_t)output->n};
-    products_run(f, worker, PHASE_OUTPUT, &product, 1);
+    struct product product = {output, 0, a, 0, rows, f->batch->logits, (size_t)output->n, NULL};
+    products_run(f, worker, PHASE_OUTPUT, &product, 1, (struct fetch){NULL, 0});
 }
 
 static void run_worker(struct worker *worker, void *arg)
@@ -244,16 +244,20 @@ static void run_worker(struct worker *worker, void *arg)
     if (f->profile)
         profile_start(f->profile, worker);
     embed_phase(f, worker);
-    for (int layer = 0; layer < (int)f->params->n_layer; layer++) {
+    int n_layer = (int)f->params->n_layer;
+    for (int layer = 0; layer < n_layer; layer++) {
+        const struct layer_weights *weights = &f->weights->layers[layer];
+        struct fetch next =
+            fetch_rows(f, worker, layer + 1 < n_layer ? &weights[1].q : &f->weights->output);
         if (worker->index == 0)
             f->stop = f->batch->cancel && atomic_load(f->batch->cancel);
         attention_block(f, worker, layer);
         if (f->stop)
             return;
         if (f->params->n_expert)
-            moe_block(f, worker, &f->weights->layers[layer]);
+            moe_block(f, worker, weights, next);
         else
-            dense_ffn_block(f, worker, &f->weights->layers[layer]);
+            dense_ffn_block(f, worker, weights, next);
     }
     output_phase(f, worker);
 }

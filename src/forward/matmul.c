@@ -52,12 +52,29 @@ int column_block(const struct worker *worker, const struct matrix *matrix, int n
     return n_blocks(panels, n_blocks(panels, block)) * nr;
 }
 
+/* ---- Work items ------------------------------------------------------------------------------ */
+
 struct walk walk_start(struct worker *worker)
 {
     struct walk walk = {.worker = worker, .step = -1};
     for (int part = 0; part < NODES_MAX; part++)
         walk.of[part].item = -1;
     return walk;
+}
+
+struct walk walk_deal(struct worker *worker)
+{
+    struct walk walk = walk_start(worker);
+    if (team_nodes(worker) == 1) {
+        walk.of[0].item = worker->index;
+        walk.n_dealt = worker->count;
+    }
+    return walk;
+}
+
+struct walk walk_rows(const struct forward *f, struct worker *worker)
+{
+    return f->n_tokens <= FEW_TOKENS ? walk_deal(worker) : walk_start(worker);
 }
 
 void walk_again(struct walk *walk)
@@ -83,7 +100,7 @@ bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct
     int count = n_blocks(part->n1 - part->n0, block);
     int *item = &walk->of[walk->part].item, *first = &walk->of[walk->part].first;
     if (*item < 0)
-        *item = team_take_from(walk->worker, walk->part);
+        *item = walk->n_dealt + team_take_from(walk->worker, walk->part);
     if (*item >= *first + count) { /* of a later group */
         *first += count;
         return false;
@@ -93,6 +110,57 @@ bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct
     *item = -1;
     return true;
 }
+
+/* ---- Fetching ahead -------------------------------------------------------------------------- */
+
+/* Packed columns lie one after the other; the file's rows as well. */
+static const uint8_t *columns_at(const struct matrix *matrix, int expert, int part, int n0)
+{
+    const struct matrix_part *p = &matrix->parts[part];
+    const struct gemm_kernel *kernel = matrix->kernel;
+    const uint8_t *data = p->data + (size_t)expert * p->matrix_bytes;
+    return kernel->pack ? data + kernel->packed_bytes(n0 - p->n0, matrix->k) : data;
+}
+
+struct fetch fetch_dealt(const struct worker *worker, const struct matrix *matrix, int expert,
+                         int block)
+{
+    int n0 = worker->index * block, n1 = n0 + block < matrix->n ? n0 + block : matrix->n;
+    if (team_nodes(worker) > 1 || n0 >= n1 || !matrix->kernel->pack)
+        return (struct fetch){NULL, 0};
+    const uint8_t *begin = columns_at(matrix, expert, 0, n0);
+    return (struct fetch){begin, (size_t)(columns_at(matrix, expert, 0, n1) - begin)};
+}
+
+struct fetch fetch_rows(const struct forward *f, const struct worker *worker,
+                        const struct matrix *matrix)
+{
+    if (f->n_tokens > FEW_TOKENS || !matrix->kernel)
+        return (struct fetch){NULL, 0};
+    return fetch_dealt(worker, matrix, 0, column_block(worker, matrix, 1, f->n_tokens));
+}
+
+/* Until the others have come; then the products themselves fetch. */
+void end_phase_fetching(struct forward *f, struct worker *worker, enum phase phase,
+                        const struct fetch *next, int n)
+{
+    enum { LINE = 64, LINES_PER_LOOK = 16, MOST = 256 << 10 /* a fraction of L2 */ };
+    mark_phase(f, worker, phase);
+    uint32_t arrival = team_arrive(worker);
+    size_t left = MOST;
+    for (int i = 0; i < n; i++)
+        for (size_t at = 0; at < next[i].bytes && left > 0; at += LINE, left -= LINE) {
+            if (at / LINE % LINES_PER_LOOK == 0 && team_passed(worker, arrival)) {
+                left = 0;
+                break;
+            }
+            __builtin_prefetch(next[i].data + at, 0, 2);
+        }
+    team_wait(worker, arrival);
+    mark_waited(f, worker, phase);
+}
+
+/* ---- Products -------------------------------------------------------------------------------- */
 
 void product_columns(const struct forward *f, const struct worker *worker,
                      const struct product *product, const struct columns *columns)
@@ -114,6 +182,9 @@ void product_columns(const struct forward *f, const struct worker *worker,
         .ldc = product->ldc,
         .scratch = f->scratch[worker->index].gemm,
     };
+    const struct product *next = product->next;
+    if (next)
+        args.next = columns_at(next->matrix, next->expert, columns->part, columns->n0);
     if (kernel->begin)
         kernel->begin();
     kernel->gemm(&args);
@@ -135,10 +206,10 @@ void product_rows(const struct forward *f, const struct worker *worker,
 }
 
 void products_run(struct forward *f, struct worker *worker, enum phase phase,
-                  const struct product *products, int n_products)
+                  const struct product *products, int n_products, struct fetch next)
 {
     struct columns columns;
-    for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
+    for (struct walk walk = walk_rows(f, worker); walk_next_part(&walk);) {
         for (int p = 0; p < n_products; p++) {
             int m = products[p].m, rows = row_block(m);
             int block = column_block(worker, products[p].matrix, n_blocks(m, rows), m);
@@ -153,20 +224,20 @@ void products_run(struct forward *f, struct worker *worker, enum phase phase,
             }
         }
     }
-    end_phase(f, worker, phase);
+    end_phase_fetching(f, worker, phase, &next, 1);
 }
 
 void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase,
-                      const struct matrix *matrix, const struct acts *a)
+                      const struct matrix *matrix, const struct acts *a, struct fetch next)
 {
     int rows = row_block(f->n_tokens);
     int block = column_block(worker, matrix, n_blocks(f->n_tokens, rows), f->n_tokens);
     float *tile = f->scratch[worker->index].tile;
     struct columns columns;
-    for (struct walk walk = walk_start(worker); walk_next_part(&walk);) {
+    for (struct walk walk = walk_rows(f, worker); walk_next_part(&walk);) {
         for (int i = 0; i < f->n_tokens; i += rows) {
             int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
-            struct product product = {matrix, 0, a, i, m, tile, TILE_STRIDE};
+            struct product product = {matrix, 0, a, i, m, tile, TILE_STRIDE, NULL};
             while (walk_take(&walk, matrix, block, &columns)) {
                 product_columns(f, worker, &product, &columns);
                 for (int r = 0; r < m; r++)
@@ -176,7 +247,7 @@ void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase
             }
         }
     }
-    end_phase(f, worker, phase);
+    end_phase_fetching(f, worker, phase, &next, 1);
 }
 
 static void norm_rows(struct forward *f, const float *w, int first, int count, float *norm)

@@ -116,8 +116,8 @@ static const struct routing *route_few(struct forward *f, struct worker *worker,
 {
     struct routing *own = &f->scratch[worker->index].routing;
     size_t n_expert = f->params->n_expert, n_logits = (size_t)f->n_tokens * n_expert;
-    struct product product = {router, 0, a, 0, f->n_tokens, f->routing.logits, n_expert};
-    products_run(f, worker, PHASE_ROUTER, &product, 1);
+    struct product product = {router, 0, a, 0, f->n_tokens, f->routing.logits, n_expert, NULL};
+    products_run(f, worker, PHASE_ROUTER, &product, 1, (struct fetch){NULL, 0});
     memcpy(own->logits, f->routing.logits, n_logits * sizeof *own->logits);
     route_rows(f, own, 0, f->n_tokens);
     sort_slots(own, f->n_tokens, (int)n_expert, (int)f->params->n_expert_used);
@@ -142,7 +142,7 @@ static const struct routing *route_prompt(struct forward *f, struct worker *work
     for (int i = team_take(worker) * rows; i < f->n_tokens; i = team_take(worker) * rows) {
         int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
         struct product product = {router, 0, a, i, m, routing->logits + (size_t)i * n_expert,
-                                  n_expert};
+                                  n_expert, NULL};
         product_rows(f, worker, &product);
         route_rows(f, routing, i, i + m);
     }
@@ -208,16 +208,26 @@ static void scatter_rows(struct forward *f, const struct routing *routing, const
             (size_t)(columns->n1 - columns->n0));
 }
 
+/* The first with rows, `from` or later; -1: none. */
+static int next_expert(const struct forward *f, const struct routing *routing, int from)
+{
+    for (int expert = from; expert < (int)f->params->n_expert; expert++)
+        if (expert_rows(routing, expert) > 0)
+            return expert;
+    return -1;
+}
+
 /* down for some columns, over all experts, added to x. */
 static void down_columns(struct forward *f, struct worker *worker, const struct matrix *down,
                          const struct routing *routing, const struct columns *columns)
 {
     float *tile = f->scratch[worker->index].tile;
-    for (int expert = 0; expert < (int)f->params->n_expert; expert++) {
+    for (int expert = next_expert(f, routing, 0), next; expert >= 0; expert = next) {
+        next = next_expert(f, routing, expert + 1);
         int slot = routing->first_slot[expert], m = expert_rows(routing, expert);
-        struct product product = {down, expert, &f->ffn_acts, slot, m, tile, TILE_STRIDE};
-        if (m == 0)
-            continue;
+        struct product following = {.matrix = down, .expert = next};
+        struct product product = {down, expert, &f->ffn_acts, slot, m, tile, TILE_STRIDE,
+                                  next < 0 ? NULL : &following};
         product_columns(f, worker, &product, columns);
         scatter_rows(f, routing, tile, slot, m, columns);
     }
@@ -231,7 +241,7 @@ static void expert_down(struct forward *f, struct worker *worker, const struct m
     for (int block = row_block(end - slot); slot < end; slot += block) {
         int m = end - slot < block ? end - slot : block;
         float *c = f->down + (size_t)slot * f->down_stride + columns->n0;
-        struct product product = {down, expert, &f->ffn_acts, slot, m, c, f->down_stride};
+        struct product product = {down, expert, &f->ffn_acts, slot, m, c, f->down_stride, NULL};
         product_columns(f, worker, &product, columns);
     }
 }
@@ -253,22 +263,35 @@ static void sum_phase(struct forward *f, struct worker *worker, const struct rou
 
 /* ---- Few tokens ------------------------------------------------------------------------------ */
 
-static void few_tokens(struct forward *f, struct worker *worker, const struct layer_weights *layer,
-                       const struct routing *routing, const struct acts *a)
+/* What the worker's first item of down reads of the first experts. */
+static int fetch_down(struct forward *f, const struct worker *worker, const struct matrix *down,
+                      const struct routing *routing, int block, struct fetch *fetch, int most)
 {
-    int block = column_block(worker, &layer->gate, routing->n_active, f->n_tokens);
-    block = n_blocks(block, GATE_UP_ALIGN) * GATE_UP_ALIGN;
+    int n = 0;
+    for (int expert = next_expert(f, routing, 0); expert >= 0 && n < most;
+         expert = next_expert(f, routing, expert + 1))
+        fetch[n++] = fetch_dealt(worker, down, expert, block);
+    return n;
+}
+
+static void few_tokens(struct forward *f, struct worker *worker, const struct layer_weights *layer,
+                       const struct routing *routing, const struct acts *a, struct fetch next)
+{
+    enum { FETCHED = 8 };
+    struct fetch down[FETCHED];
+    int block = gate_up_block(worker, &layer->gate, routing->n_active, f->n_tokens);
     struct columns columns;
-    for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
+    for (struct walk walk = walk_deal(worker); walk_next_part(&walk);)
         for (int i = 0; i < routing->n_active; i++)
             while (walk_take(&walk, &layer->gate, block, &columns))
                 expert_columns(f, worker, layer, routing, a, routing->active[i], &columns);
-    end_phase(f, worker, PHASE_GATE_UP);
     block = column_block(worker, &layer->down, 1, f->n_tokens);
-    for (struct walk walk = walk_start(worker); walk_next_part(&walk);)
+    int n_fetched = fetch_down(f, worker, &layer->down, routing, block, down, FETCHED);
+    end_phase_fetching(f, worker, PHASE_GATE_UP, down, n_fetched);
+    for (struct walk walk = walk_deal(worker); walk_next_part(&walk);)
         while (walk_take(&walk, &layer->down, block, &columns))
             down_columns(f, worker, &layer->down, routing, &columns);
-    end_phase(f, worker, PHASE_DOWN);
+    end_phase_fetching(f, worker, PHASE_DOWN, &next, 1);
 }
 
 /* ---- Prompts --------------------------------------------------------------------------------- */
@@ -337,7 +360,8 @@ static unsigned expert_formats(const struct matrix *matrix, int n_tokens)
     return matrix_formats(matrix, 1) | matrix_formats(matrix, n_tokens);
 }
 
-void moe_block(struct forward *f, struct worker *worker, const struct layer_weights *layer)
+void moe_block(struct forward *f, struct worker *worker, const struct layer_weights *layer,
+               struct fetch next)
 {
     const struct matrix *router = &layer->router;
     bool few = f->n_tokens <= FEW_TOKENS;
@@ -347,7 +371,7 @@ void moe_block(struct forward *f, struct worker *worker, const struct layer_weig
     formats |= expert_formats(&layer->gate, f->n_tokens) | expert_formats(&layer->up, f->n_tokens);
     const struct acts *a = norm_phase(f, worker, layer->ffn_norm, formats, 0);
     if (few) {
-        few_tokens(f, worker, layer, route_few(f, worker, router, a), a);
+        few_tokens(f, worker, layer, route_few(f, worker, router, a), a, next);
         return;
     }
     const struct routing *routing = route_prompt(f, worker, router, a);

@@ -89,15 +89,6 @@ struct forward {
 
 /* ---- Phases ---- */
 
-/* The end of a phase: waits for the other workers. */
-static inline void end_phase(struct forward *f, struct worker *worker, enum phase phase)
-{
-    if (f->profile)
-        profile_barrier(f->profile, worker, phase);
-    else
-        team_barrier(worker);
-}
-
 /* What follows is another phase's work, without a barrier between. */
 static inline void mark_phase(struct forward *f, const struct worker *worker, enum phase phase)
 {
@@ -111,6 +102,24 @@ static inline void mark_waited(struct forward *f, const struct worker *worker, e
     if (f->profile)
         profile_waited(f->profile, worker, phase);
 }
+
+/* The end of a phase: waits for the other workers. */
+static inline void end_phase(struct forward *f, struct worker *worker, enum phase phase)
+{
+    mark_phase(f, worker, phase);
+    team_barrier(worker);
+    mark_waited(f, worker, phase);
+}
+
+/* Memory that the worker will read soon. */
+struct fetch {
+    const uint8_t *data;
+    size_t bytes;
+};
+
+/* The same, fetching meanwhile what comes next into the worker's cache: [n] ranges. */
+void end_phase_fetching(struct forward *f, struct worker *worker, enum phase phase,
+                        const struct fetch *next, int n);
 
 /* ---- matmul.c ---- */
 
@@ -135,6 +144,7 @@ struct product {
     int row0, m; /* rows of a */
     float *c;    /* [m, n] */
     size_t ldc;
+    const struct product *next; /* of the same columns and weight type, if known: it is fetched ahead */
 };
 
 /* The work items of a phase: blocks of columns of one or several matrices (a *group* each).
@@ -146,10 +156,13 @@ struct product {
  *
  * A worker takes items of the parts that lie on its node, and then of nodes that no worker of the
  * run sits on. Where the items of further groups wait for those before them, they make a walk of
- * their own, that goes on (walk_again) where the queues stand. */
+ * their own, that goes on (walk_again) where the queues stand.
+ *
+ * On one node the first items can be dealt to the workers by their numbers (walk_deal): so each
+ * knows before the phase what it will read first. */
 struct walk {
     struct worker *worker;
-    int step, part;
+    int step, part, n_dealt;
     struct {
         int item, first; /* the item at hand and the first one of the group; item < 0: none taken */
     } of[NODES_MAX];
@@ -161,9 +174,19 @@ struct columns {
 };
 
 struct walk walk_start(struct worker *worker);
+struct walk walk_deal(struct worker *worker);
+/* Dealt where the batch has few tokens. */
+struct walk walk_rows(const struct forward *f, struct worker *worker);
 bool walk_next_part(struct walk *walk);
 void walk_again(struct walk *walk);
 bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct columns *columns);
+
+/* What walk_deal will deal to the worker, where the first group is this matrix of an expert. */
+struct fetch fetch_dealt(const struct worker *worker, const struct matrix *matrix, int expert,
+                         int block);
+/* The same of a later products_run or product_add_to_x; nothing where the batch is a prompt. */
+struct fetch fetch_rows(const struct forward *f, const struct worker *worker,
+                        const struct matrix *matrix);
 
 /* Rows of the items of a product of n_rows rows: equal, but for the last. */
 int row_block(int n_rows);
@@ -180,13 +203,13 @@ void product_rows(const struct forward *f, const struct worker *worker,
 void product_columns(const struct forward *f, const struct worker *worker,
                      const struct product *product, const struct columns *columns);
 
-/* All products of a list, as one phase of work items. */
+/* All products of a list, as one phase of work items; `next` is fetched at its end. */
 void products_run(struct forward *f, struct worker *worker, enum phase phase,
-                  const struct product *products, int n_products);
+                  const struct product *products, int n_products, struct fetch next);
 
-/* x += A W^T over the whole batch, as one phase. */
+/* x += A W^T over the whole batch, as one phase; `next` is fetched at its end. */
 void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase,
-                      const struct matrix *matrix, const struct acts *a);
+                      const struct matrix *matrix, const struct acts *a, struct fetch next);
 
 /* ---- the blocks of a layer: each begins and ends at a barrier ---- */
 
@@ -204,7 +227,14 @@ enum { GATE_UP_ALIGN = 32 };
 void gate_up_columns(struct forward *f, const struct worker *worker,
                      const struct layer_weights *layer, int expert, const struct acts *a, int row0,
                      int m, int slot, const struct columns *columns);
-void dense_ffn_block(struct forward *f, struct worker *worker, const struct layer_weights *layer);
-void moe_block(struct forward *f, struct worker *worker, const struct layer_weights *layer);
+int gate_up_block(const struct worker *worker, const struct matrix *gate, int n_groups, int n_rows);
+/* What a worker reads first of the feed-forward of a layer. */
+struct fetch fetch_ffn(const struct forward *f, const struct worker *worker,
+                       const struct layer_weights *layer);
+/* `next` is fetched at their ends. */
+void dense_ffn_block(struct forward *f, struct worker *worker, const struct layer_weights *layer,
+                     struct fetch next);
+void moe_block(struct forward *f, struct worker *worker, const struct layer_weights *layer,
+               struct fetch next);
 
 #endif

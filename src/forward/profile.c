@@ -74,13 +74,6 @@ void profile_waited(struct profile *profile, const struct worker *worker, enum p
     times->last = time;
 }
 
-void profile_barrier(struct profile *profile, struct worker *worker, enum phase phase)
-{
-    profile_mark(profile, worker, phase);
-    team_barrier(worker);
-    profile_waited(profile, worker, phase);
-}
-
 void profile_take(struct profile *profile, struct phase_time *times)
 {
     memset(times, 0, PHASE_COUNT * sizeof *times);

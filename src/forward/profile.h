@@ -49,8 +49,6 @@ void profile_start(struct profile *profile, const struct worker *worker);
 void profile_mark(struct profile *profile, const struct worker *worker, enum phase phase);
 /* And that was waiting. */
 void profile_waited(struct profile *profile, const struct worker *worker, enum phase phase);
-/* A mark, then waits for the others. */
-void profile_barrier(struct profile *profile, struct worker *worker, enum phase phase);
 
 /* The times since the last call, [PHASE_COUNT]; not during a run. */
 void profile_take(struct profile *profile, struct phase_time *times);
