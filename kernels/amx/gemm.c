@@ -4,12 +4,13 @@
  *     for each chunk of k
  *       for each pair of panels (32 columns): a job
  *         for each 32 rows
- *           2 x 2 tiles of C, in registers, += A (from L2, row by row) * B (tiles in L1)
+ *           2 x 2 tiles of C, in registers, += A (from L2, row by row) * B (tiles)
  *
  * The tiles of a job are brought into scratch while the job before it is computed: a few tiles are
  * filled after every few steps of products, so that vector and tile units work at the same time.
  * A is loaded with the hint that it will not be used again soon, which leaves L1 to B. Between
- * chunks the tiles of C rest in scratch, where 32 x 32 of them are 4 KiB in a row. Edges in rows
+ * chunks, of which most matrices have one, the tiles of C rest in scratch, where 32 x 32 of them are
+ * 4 KiB in a row: storing and loading C costs more than tiles of B from L2. Edges in rows
  * and columns are shapes of the tile configuration, so that nothing is read or written outside, and
  * short tiles take less time.
  *
@@ -29,9 +30,9 @@ enum {
     SQUARE_FLOATS = SQUARE * SQUARE,
     TALL = 64,       /* rows of 4 x 1 tiles of C */
     STAYING_K = 128, /* k of a job where C stays in tiles */
-    MAX_CHUNK_K = 768, /* k of a job elsewhere */
-    /* Of a block: what C takes in scratch (512 KiB) fits into L2 beside a chunk of A (768 KiB at most). */
-    MAX_ROWS = 512,
+    MAX_CHUNK_K = 2048, /* k of a job elsewhere */
+    /* Of a block: a chunk of A takes up to 1 MiB of L2, C in scratch 256 KiB. */
+    MAX_ROWS = 256,
     MAX_COLUMNS = 256,
 };
 

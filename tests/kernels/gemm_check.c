@@ -16,7 +16,7 @@
 #include "tests/support/guard.h"
 #include "bench/random_weights.h"
 
-enum { MAX_ROWS = 97, MAX_K = 2048, GAP = 3, SHOWN_FAILURES = 8 };
+enum { MAX_ROWS = 97, MAX_K = 2304, GAP = 3, SHOWN_FAILURES = 8 };
 
 #define EXACT_LIMIT 0x1p23 /* integers up to here, and twice as large, are floats */
 
@@ -377,7 +377,7 @@ struct grid {
 static const struct grid small_grid = {
     .rows = {0, 1, 2, 3, 5, 8, 15, 17, 33, 50, 97, -1},
     .columns = {1, 17, 48, -1},
-    .depths = {{7, 800, 1, -1}, {96, 800, 32, -1}, {256, 1024, -1}},
+    .depths = {{7, 800, 1, -1}, {96, 2080, 32, -1}, {256, 2304, -1}},
 };
 static const struct grid large_grid = {
     .rows = {0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 48, 49, 64, 65, 97, -1},
