@@ -191,8 +191,9 @@ void attention_block(struct forward *f, struct worker *worker, int index)
 {
     const struct layer_weights *layer = &f->weights->layers[index];
     int rows = row_block(f->n_tokens);
-    unsigned formats = matrix_formats(&layer->q, rows) | matrix_formats(&layer->k, rows) |
-                       matrix_formats(&layer->v, rows);
+    unsigned formats = block_formats(&layer->q, f->n_tokens, rows) |
+                       block_formats(&layer->k, f->n_tokens, rows) |
+                       block_formats(&layer->v, f->n_tokens, rows);
     const struct acts *a = norm_phase(f, worker, layer->attn_norm, formats, 0);
     struct product products[] = {
         {&layer->q, 0, a, 0, f->n_tokens, f->q, (size_t)layer->q.n, NULL},
@@ -207,7 +208,7 @@ void attention_block(struct forward *f, struct worker *worker, int index)
     end_phase(f, worker, PHASE_ROTATE);
     int n_splits = split_count(f, worker);
     attend_phase(f, worker, index, n_splits);
-    collect_phase(f, worker, matrix_formats(&layer->attn_output, rows), n_splits);
+    collect_phase(f, worker, block_formats(&layer->attn_output, f->n_tokens, rows), n_splits);
     product_add_to_x(f, worker, PHASE_ATTN_OUTPUT, &layer->attn_output, &f->attn_acts,
                      fetch_ffn(f, worker, layer));
 }

@@ -52,7 +52,8 @@ void dense_ffn_block(struct forward *f, struct worker *worker, const struct laye
                      struct fetch next)
 {
     int rows = row_block(f->n_tokens);
-    unsigned formats = matrix_formats(&layer->gate, rows) | matrix_formats(&layer->up, rows);
+    unsigned formats = block_formats(&layer->gate, f->n_tokens, rows) |
+                       block_formats(&layer->up, f->n_tokens, rows);
     const struct acts *a = norm_phase(f, worker, layer->ffn_norm, formats, 0);
     int block = gate_up_block(worker, &layer->gate, n_blocks(f->n_tokens, rows), f->n_tokens);
     struct fetch down = fetch_rows(f, worker, &layer->down);

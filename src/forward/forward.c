@@ -233,7 +233,7 @@ static void output_phase(struct forward *f, struct worker *worker)
     int first = f->batch->all_logits ? 0 : f->n_tokens - 1;
     int rows = f->n_tokens - first;
     const struct acts *a = norm_phase(f, worker, f->weights->output_norm,
-                                      matrix_formats(output, row_block(rows)), first);
+                                      block_formats(output, rows, row_block(rows)), first);
     struct product product = {output, 0, a, 0, rows, f->batch->logits, (size_t)output->n, NULL};
     products_run(f, worker, PHASE_OUTPUT, &product, 1, (struct fetch){NULL, 0});
 }

@@ -11,6 +11,12 @@ unsigned matrix_formats(const struct matrix *matrix, int n_rows)
     return part << 2 * kernel->act_format;
 }
 
+unsigned block_formats(const struct matrix *matrix, int n_rows, int rows)
+{
+    int last = (n_rows - 1) % rows + 1;
+    return matrix_formats(matrix, n_rows < rows ? n_rows : rows) | matrix_formats(matrix, last);
+}
+
 void acts_write(const struct forward *f, const struct acts *acts, unsigned formats,
                 const struct acts_source *source)
 {

@@ -366,8 +366,7 @@ void moe_block(struct forward *f, struct worker *worker, const struct layer_weig
     const struct matrix *router = &layer->router;
     bool few = f->n_tokens <= FEW_TOKENS;
     int rows = few ? f->n_tokens : router_rows(f, worker);
-    int last_rows = (f->n_tokens - 1) % rows + 1; /* of the router's items */
-    unsigned formats = matrix_formats(router, rows) | matrix_formats(router, last_rows);
+    unsigned formats = block_formats(router, f->n_tokens, rows);
     formats |= expert_formats(&layer->gate, f->n_tokens) | expert_formats(&layer->up, f->n_tokens);
     const struct acts *a = norm_phase(f, worker, layer->ffn_norm, formats, 0);
     if (few) {

@@ -126,6 +126,9 @@ void end_phase_fetching(struct forward *f, struct worker *worker, enum phase pha
 /* The bits of what a product of n_rows rows reads; 0 for an absent matrix. */
 unsigned matrix_formats(const struct matrix *matrix, int n_rows);
 
+/* The same of n_rows (at least one) in products of `rows` each, the last of which may have fewer. */
+unsigned block_formats(const struct matrix *matrix, int n_rows, int rows);
+
 /* Columns [k0, k1) of m rows, from x (ldx floats apart, column k0 first), to rows row0.. of `acts`,
  * whose rows are of k; in each of `formats`. k0 is a multiple of 32, k1 too or k. */
 struct acts_source {
