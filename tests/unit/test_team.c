@@ -19,7 +19,7 @@ enum { N_PHASES = 200, N_ITEMS = 37, MAX_WORKERS = 4 };
 struct phases {
     _Atomic int taken[N_PHASES][N_ITEMS];
     int sums[MAX_WORKERS]; /* of what each worker saw of the phase before */
-    int wrong;
+    _Atomic int wrong;
 };
 
 static void walk_phases(struct worker *worker, void *arg)
@@ -189,6 +189,83 @@ static void each_node_has_its_queue(void **state)
     team_destroy(team);
 }
 
+enum { N_STAGES = 500 };
+
+/* Each stage has two items, of which the second waits for the first: nothing is passed at a barrier. */
+struct stages {
+    _Atomic int done[N_STAGES];
+    int written[N_STAGES];
+    _Atomic int sum; /* of what the second items saw */
+};
+
+static void take_stages(struct worker *worker, void *arg)
+{
+    struct stages *stages = arg;
+    for (int i = team_take(worker); i < 2 * N_STAGES; i = team_take(worker)) {
+        int stage = i / 2;
+        if (i % 2) {
+            team_await(&stages->done[stage], 1);
+            atomic_fetch_add(&stages->sum, stages->written[stage]);
+            continue;
+        }
+        if (stage % 100 == 99)
+            usleep(1000); /* longer than waiters spin */
+        stages->written[stage] = stage;
+        atomic_store_explicit(&stages->done[stage], 1, memory_order_release);
+    }
+    team_barrier(worker);
+}
+
+static void an_item_waits_for_one_before_it(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= MAX_WORKERS; n++) {
+        struct team *team;
+        assert_int_equal(team_create(n, NULL, &team, NULL), 0);
+        static struct stages stages;
+        memset(&stages, 0, sizeof stages);
+        team_run(team, n, take_stages, &stages);
+        assert_int_equal(stages.sum, N_STAGES * (N_STAGES - 1) / 2);
+        team_destroy(team);
+    }
+}
+
+/* What a worker did before it arrived is seen by all who waited. */
+static void arrive_and_wait(struct worker *worker, void *arg)
+{
+    struct phases *p = arg;
+    for (int phase = 0; phase < N_PHASES; phase++) {
+        for (int i = team_take(worker); i < N_ITEMS; i = team_take(worker))
+            atomic_fetch_add_explicit(&p->taken[phase][i], 1, memory_order_relaxed);
+        uint32_t arrival = team_arrive(worker);
+        bool passed = team_passed(worker, arrival);
+        team_wait(worker, arrival);
+        int sum = 0;
+        for (int i = 0; i < N_ITEMS; i++)
+            sum += atomic_load_explicit(&p->taken[phase][i], memory_order_relaxed);
+        p->sums[worker->index] += sum;
+        if (!team_passed(worker, arrival) || (worker->count == 1 && !passed))
+            p->wrong++;
+        team_barrier(worker);
+    }
+}
+
+static void a_barrier_in_two_steps(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= MAX_WORKERS; n++) {
+        struct team *team;
+        assert_int_equal(team_create(n, NULL, &team, NULL), 0);
+        static struct phases p;
+        memset(&p, 0, sizeof p);
+        team_run(team, n, arrive_and_wait, &p);
+        assert_int_equal(p.wrong, 0);
+        for (int w = 0; w < n; w++)
+            assert_int_equal(p.sums[w], N_PHASES * N_ITEMS);
+        team_destroy(team);
+    }
+}
+
 static void shares_cover_everything(void **state)
 {
     (void)state;
@@ -226,6 +303,8 @@ int main(void)
         cmocka_unit_test(workers_beyond_a_run_stay_asleep),
         cmocka_unit_test(seats_hold_for_the_run),
         cmocka_unit_test(each_node_has_its_queue),
+        cmocka_unit_test(an_item_waits_for_one_before_it),
+        cmocka_unit_test(a_barrier_in_two_steps),
         cmocka_unit_test(shares_cover_everything),
         cmocka_unit_test(bad_sizes_are_refused),
     };
