@@ -1,5 +1,6 @@
 /* Grouped-query attention with rotary positions over the KV cache. */
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "forward/pass.h"
@@ -43,60 +44,61 @@ static void store(const struct forward *f, uint8_t *cache, size_t stride, int to
         memcpy(to, head, n * sizeof(float));
 }
 
-static void finish_token(struct forward *f, const struct layer_weights *layer, int index, int token)
+/* The query heads of a group, with bias, norm and rotation, to [group, d_k]. */
+static void finish_queries(struct forward *f, const struct layer_weights *layer, int token,
+                           int head_kv, float *to)
+{
+    size_t d_k = f->params->d_k, group = (size_t)group_size(f), first = (size_t)head_kv * group;
+    const float *q = f->q + ((size_t)token * f->params->n_head + first) * d_k;
+    memcpy(to, q, group * d_k * sizeof *to);
+    if (layer->q_bias)
+        f->kernels->rows.add(to, layer->q_bias + first * d_k, group * d_k);
+    for (size_t g = 0; g < group; g++)
+        finish_head(f, to + g * d_k, layer->q_norm, token);
+}
+
+/* The key and value of a head, into the cache. */
+static void finish_key(struct forward *f, const struct layer_weights *layer, int index, int token,
+                       int head)
 {
     const struct model_params *p = f->params;
     const struct kv_cache *kv = f->batch->kv;
-    size_t d_k = p->d_k, d_v = p->d_v, group = (size_t)group_size(f);
-    float *q = f->q + (size_t)token * p->n_head * d_k;
-    float *k = f->k + (size_t)token * p->n_head_kv * d_k;
-    float *v = f->v + (size_t)token * p->n_head_kv * d_v;
+    float *k = f->k + ((size_t)token * p->n_head_kv + (size_t)head) * p->d_k;
+    float *v = f->v + ((size_t)token * p->n_head_kv + (size_t)head) * p->d_v;
     if (layer->q_bias) {
-        f->kernels->rows.add(q, layer->q_bias, p->n_head * d_k);
-        f->kernels->rows.add(k, layer->k_bias, p->n_head_kv * d_k);
-        f->kernels->rows.add(v, layer->v_bias, p->n_head_kv * d_v);
+        f->kernels->rows.add(k, layer->k_bias + (size_t)head * p->d_k, p->d_k);
+        f->kernels->rows.add(v, layer->v_bias + (size_t)head * p->d_v, p->d_v);
     }
-    for (size_t head = 0; head < p->n_head; head++) {
-        finish_head(f, q + head * d_k, layer->q_norm, token);
-        size_t row = (head / group * (size_t)f->n_tokens + (size_t)token) * group + head % group;
-        memcpy(f->q_heads + row * d_k, q + head * d_k, d_k * sizeof(float));
-    }
-    for (size_t head = 0; head < p->n_head_kv; head++) {
-        finish_head(f, k + head * d_k, layer->k_norm, token);
-        store(f, kv_keys(kv, index, (int)head), kv->k_stride, token, k + head * d_k, d_k);
-        store(f, kv_values(kv, index, (int)head), kv->v_stride, token, v + head * d_v, d_v);
-    }
+    finish_head(f, k, layer->k_norm, token);
+    store(f, kv_keys(kv, index, head), kv->k_stride, token, k, p->d_k);
+    store(f, kv_values(kv, index, head), kv->v_stride, token, v, p->d_v);
 }
 
-/* Keys of a single token are split over the team where heads alone cannot feed it. */
-static int split_count(const struct forward *f, const struct worker *worker)
+static void finish_token(struct forward *f, const struct layer_weights *layer, int index, int token)
 {
-    if (f->n_tokens > 1)
-        return 1;
-    int n_keys = (int)f->batch->position + 1;
-    int wanted = n_blocks(2 * worker->count, (int)f->params->n_head_kv);
-    int most = n_blocks(n_keys, MIN_SPLIT_KEYS);
-    int count = wanted < most ? wanted : most;
-    return count < MAX_SPLITS ? count : MAX_SPLITS;
+    int group = group_size(f);
+    for (int head = 0; head < (int)f->params->n_head_kv; head++) {
+        size_t row = ((size_t)head * (size_t)f->n_tokens + (size_t)token) * (size_t)group;
+        finish_queries(f, layer, token, head, f->q_heads + row * f->params->d_k);
+        finish_key(f, layer, index, token, head);
+    }
 }
 
-static void attend(struct forward *f, struct worker *worker, int layer, int head, int token,
-                   int n_tokens, int split, int n_splits)
+/* ---- Attention of some tokens to some keys --------------------------------------------------- */
+
+static struct attn_args attention_args(struct forward *f, struct worker *worker, int layer,
+                                       int head, int token, int n_tokens)
 {
     const struct model_params *p = f->params;
     const struct kv_cache *kv = f->batch->kv;
     int group = group_size(f);
-    int n_keys = (int)f->batch->position + token + n_tokens;
-    int span = n_blocks(n_keys, n_splits);
     size_t row = ((size_t)head * (size_t)f->n_tokens + (size_t)token) * (size_t)group;
-    size_t split_row = (size_t)split * p->n_head * (size_t)f->n_tokens + row;
-    struct attn_args args = {
+    return (struct attn_args){
         .q = f->q_heads + row * p->d_k,
         .q_stride = p->d_k,
         .m = n_tokens * group,
         .n_keys = f->n_keys + (size_t)token * (size_t)group,
-        .key0 = split * span,
-        .key1 = (split + 1) * span < n_keys ? (split + 1) * span : n_keys,
+        .key1 = (int)f->batch->position + token + n_tokens,
         .kv_type = kv->type,
         .k = kv_keys(kv, layer, head),
         .v = kv_values(kv, layer, head),
@@ -106,41 +108,23 @@ static void attend(struct forward *f, struct worker *worker, int layer, int head
         .d_v = (int)p->d_v,
         .scale = 1.0f / sqrtf((float)p->d_k),
         .exact = f->exact_attention,
-        .out = f->attn + split_row * p->d_v,
+        .out = f->attn + row * p->d_v,
         .out_stride = p->d_v,
-        .row_max = n_splits > 1 ? f->split_max + split_row : NULL,
-        .row_sum = n_splits > 1 ? f->split_sum + split_row : NULL,
         .scratch = f->scratch[worker->index].attn,
     };
-    f->kernels->rows.attention(&args);
 }
 
-/* Tokens of a work item: as many as serve the kernel, but two items for each worker. */
-static int tokens_per_item(const struct forward *f, const struct worker *worker)
-{
-    int least = QUERY_ROWS / group_size(f), most = f->kernels->rows.attn_rows / group_size(f);
-    least = least < 1 ? 1 : least;
-    int items_of_head = n_blocks(2 * worker->count, (int)f->params->n_head_kv);
-    int tokens = n_blocks(n_blocks(f->n_tokens, items_of_head), least) * least;
-    tokens = tokens < most ? tokens : most;
-    return tokens > least ? tokens : least;
-}
+/* ---- A single token -------------------------------------------------------------------------- */
 
-static void attend_phase(struct forward *f, struct worker *worker, int layer, int n_splits)
+/* Ranges that the keys are cut into, where heads alone cannot feed the team. */
+static int split_count(const struct forward *f, const struct worker *worker)
 {
-    int n_head_kv = (int)f->params->n_head_kv;
-    int tokens = tokens_per_item(f, worker);
-    int blocks = n_blocks(f->n_tokens, tokens);
-    int n_items = n_head_kv * blocks * n_splits;
-    for (int item = team_take(worker); item < n_items; item = team_take(worker)) {
-        int split = item % n_splits, rest = item / n_splits;
-        int head = rest % n_head_kv;
-        /* The last tokens see the most keys: they go first. */
-        int token = (blocks - 1 - rest / n_head_kv) * tokens;
-        int count = f->n_tokens - token < tokens ? f->n_tokens - token : tokens;
-        attend(f, worker, layer, head, token, count, split, n_splits);
-    }
-    end_phase(f, worker, PHASE_ATTENTION);
+    enum { ITEMS = 4 }; /* of a worker */
+    int n_keys = (int)f->batch->position + 1;
+    int wanted = n_blocks(ITEMS * worker->count, (int)f->params->n_head_kv);
+    int most = n_blocks(n_keys, MIN_SPLIT_KEYS);
+    int count = wanted < most ? wanted : most;
+    return count < MAX_SPLITS ? count : MAX_SPLITS;
 }
 
 /* Merges the splits of one query head into split 0: each is a sum of exp(score - max) * v. */
@@ -164,17 +148,96 @@ static void merge_head(struct forward *f, size_t head, int n_splits)
         out[i] /= sum;
 }
 
+/* Who finishes the last split of a head merges them. */
+static void merge_splits(struct forward *f, int head, int n_splits)
+{
+    _Atomic int *done = &f->splits_done[head];
+    if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) + 1 < n_splits)
+        return;
+    size_t group = (size_t)group_size(f);
+    for (size_t g = 0; g < group; g++)
+        merge_head(f, (size_t)head * group + g, n_splits);
+    atomic_store_explicit(done, 0, memory_order_relaxed);
+}
+
+/* A head and a split of the keys. The last split has the token's own key, which it writes first. */
+static void attend_split(struct forward *f, struct worker *worker, int index, int head, int split,
+                         int n_splits)
+{
+    const struct layer_weights *layer = &f->weights->layers[index];
+    const struct model_params *p = f->params;
+    float *q = f->scratch[worker->index].q;
+    if (split == n_splits - 1)
+        finish_key(f, layer, index, 0, head);
+    finish_queries(f, layer, 0, head, q);
+    struct attn_args args = attention_args(f, worker, index, head, 0, 1);
+    int span = n_blocks(args.key1, n_splits);
+    args.q = q;
+    args.key0 = split * span;
+    args.key1 = (split + 1) * span < args.key1 ? (split + 1) * span : args.key1;
+    if (n_splits > 1) {
+        size_t row = (size_t)split * p->n_head + (size_t)head * (size_t)group_size(f);
+        args.out = f->attn + row * p->d_v;
+        args.row_max = f->split_max + row;
+        args.row_sum = f->split_sum + row;
+    }
+    f->kernels->rows.attention(&args);
+    if (n_splits > 1)
+        merge_splits(f, head, n_splits);
+}
+
+/* Rotation, cache and attention in one phase; every worker quantizes the result for itself. */
+static const struct acts *attend_token(struct forward *f, struct worker *worker, int index,
+                                       unsigned formats)
+{
+    int n_splits = split_count(f, worker), width = (int)(f->params->n_head * f->params->d_v);
+    int n_items = (int)f->params->n_head_kv * n_splits;
+    for (int item = team_take(worker); item < n_items; item = team_take(worker))
+        attend_split(f, worker, index, item / n_splits, item % n_splits, n_splits);
+    end_phase(f, worker, PHASE_ATTENTION);
+    const struct acts *acts = &f->scratch[worker->index].attn_acts;
+    struct acts_source source = {f->attn, (size_t)width, 0, 1, width, 0, width};
+    acts_write(f, acts, formats, &source);
+    mark_phase(f, worker, PHASE_QUANTIZE);
+    return acts;
+}
+
+/* ---- Several tokens -------------------------------------------------------------------------- */
+
+/* Tokens of a work item: as many as serve the kernel, but two items for each worker. */
+static int tokens_per_item(const struct forward *f, const struct worker *worker)
+{
+    int least = QUERY_ROWS / group_size(f), most = f->kernels->rows.attn_rows / group_size(f);
+    least = least < 1 ? 1 : least;
+    int items_of_head = n_blocks(2 * worker->count, (int)f->params->n_head_kv);
+    int tokens = n_blocks(n_blocks(f->n_tokens, items_of_head), least) * least;
+    tokens = tokens < most ? tokens : most;
+    return tokens > least ? tokens : least;
+}
+
+static void attend_phase(struct forward *f, struct worker *worker, int layer)
+{
+    int n_head_kv = (int)f->params->n_head_kv;
+    int tokens = tokens_per_item(f, worker), blocks = n_blocks(f->n_tokens, tokens);
+    for (int item = team_take(worker); item < n_head_kv * blocks; item = team_take(worker)) {
+        /* The last tokens see the most keys: they go first. */
+        int token = (blocks - 1 - item / n_head_kv) * tokens;
+        int count = f->n_tokens - token < tokens ? f->n_tokens - token : tokens;
+        struct attn_args args =
+            attention_args(f, worker, layer, item % n_head_kv, token, count);
+        f->kernels->rows.attention(&args);
+    }
+    end_phase(f, worker, PHASE_ATTENTION);
+}
+
 /* The heads' output as rows [n_tokens, n_head * d_v], in the formats of the output matrix. */
-static void collect_phase(struct forward *f, struct worker *worker, unsigned formats, int n_splits)
+static void collect_phase(struct forward *f, struct worker *worker, unsigned formats)
 {
     const struct model_params *p = f->params;
     size_t width = (size_t)p->n_head * p->d_v;
     size_t piece = (size_t)group_size(f) * p->d_v;
     int begin, end;
     team_share(worker, f->n_tokens, 1, &begin, &end);
-    if (n_splits > 1 && begin < end)
-        for (size_t head = 0; head < p->n_head; head++)
-            merge_head(f, head, n_splits);
     for (int i = begin; i < end; i++)
         for (size_t head = 0; head < p->n_head_kv; head++)
             memcpy(f->q + (size_t)i * width + head * piece,
@@ -185,6 +248,19 @@ static void collect_phase(struct forward *f, struct worker *worker, unsigned for
         f->q + (size_t)begin * width, width, begin, end - begin, (int)width, 0, (int)width};
     acts_write(f, &f->attn_acts, formats, &source);
     end_phase(f, worker, PHASE_QUANTIZE);
+}
+
+static const struct acts *attend_tokens(struct forward *f, struct worker *worker, int index,
+                                        unsigned formats)
+{
+    int begin, end;
+    team_share(worker, f->n_tokens, 1, &begin, &end);
+    for (int token = begin; token < end; token++)
+        finish_token(f, &f->weights->layers[index], index, token);
+    end_phase(f, worker, PHASE_ROTATE);
+    attend_phase(f, worker, index);
+    collect_phase(f, worker, formats);
+    return &f->attn_acts;
 }
 
 void attention_block(struct forward *f, struct worker *worker, int index)
@@ -201,14 +277,9 @@ void attention_block(struct forward *f, struct worker *worker, int index)
         {&layer->v, 0, a, 0, f->n_tokens, f->v, (size_t)layer->v.n, NULL},
     };
     products_run(f, worker, PHASE_QKV, products, 3, fetch_rows(f, worker, &layer->attn_output));
-    int begin, end;
-    team_share(worker, f->n_tokens, 1, &begin, &end);
-    for (int token = begin; token < end; token++)
-        finish_token(f, layer, index, token);
-    end_phase(f, worker, PHASE_ROTATE);
-    int n_splits = split_count(f, worker);
-    attend_phase(f, worker, index, n_splits);
-    collect_phase(f, worker, block_formats(&layer->attn_output, f->n_tokens, rows), n_splits);
-    product_add_to_x(f, worker, PHASE_ATTN_OUTPUT, &layer->attn_output, &f->attn_acts,
+    formats = block_formats(&layer->attn_output, f->n_tokens, rows);
+    const struct acts *heads = f->n_tokens == 1 ? attend_token(f, worker, index, formats)
+                                                : attend_tokens(f, worker, index, formats);
+    product_add_to_x(f, worker, PHASE_ATTN_OUTPUT, &layer->attn_output, heads,
                      fetch_ffn(f, worker, layer));
 }

@@ -101,6 +101,7 @@ static void place_buffers(struct forward *f, struct layout *layout, const struct
     f->attn = place(layout, attn_rows * p->n_head * p->d_v, sizeof(float));
     f->split_max = place(layout, (size_t)MAX_SPLITS * p->n_head, sizeof(float));
     f->split_sum = place(layout, (size_t)MAX_SPLITS * p->n_head, sizeof(float));
+    f->splits_done = place(layout, p->n_head_kv, sizeof *f->splits_done);
     f->n_keys = place(layout, n * group, sizeof(int32_t));
     place_acts(layout, &f->norm_acts, demands->formats, n, p->n_embd);
     place_acts(layout, &f->attn_acts, demands->formats, n, (size_t)p->n_head * p->d_v);
@@ -118,6 +119,8 @@ static void place_buffers(struct forward *f, struct layout *layout, const struct
         scratch->up = place(layout, (size_t)MAX_ROW_BLOCK * TILE_STRIDE, sizeof(float));
         scratch->norm = place(layout, FEW_TOKENS * p->n_embd, sizeof(float));
         place_acts(layout, &scratch->norm_acts, demands->formats, FEW_TOKENS, p->n_embd);
+        scratch->q = place(layout, group * p->d_k, sizeof(float));
+        place_acts(layout, &scratch->attn_acts, demands->formats, 1, (size_t)p->n_head * p->d_v);
         if (p->n_expert) {
             place_acts(layout, &scratch->rows, demands->formats, MAX_ROW_BLOCK, p->n_embd);
             place_routing(layout, &scratch->routing, FEW_TOKENS, p->n_expert, p->n_expert_used);

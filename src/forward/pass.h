@@ -47,6 +47,8 @@ struct worker_scratch {
     float *norm;      /* [FEW_TOKENS, n_embd] */
     struct acts norm_acts;  /* rows of `norm` */
     struct routing routing; /* of FEW_TOKENS */
+    float *q;               /* [group, d_k] of a single token */
+    struct acts attn_acts;  /* the heads' output of a single token */
     void *gemm;       /* scratch of the kernels */
     void *attn;
 };
@@ -71,7 +73,8 @@ struct forward {
     float *k, *v;          /* [n_batch, n_head_kv * d_k], [n_batch, n_head_kv * d_v] */
     float *q_heads;        /* [n_head_kv, n_tokens, group, d_k]; group = n_head / n_head_kv */
     float *attn;           /* [n_splits, n_head_kv, n_tokens, group, d_v] */
-    float *split_max, *split_sum; /* [MAX_SPLITS, n_head]: decode with split keys */
+    float *split_max, *split_sum; /* [MAX_SPLITS, n_head]: a single token, whose keys are split */
+    _Atomic int *splits_done;     /* [n_head_kv]; zero between phases */
     int32_t *n_keys;       /* [n_batch * group] keys that a query row sees */
     struct acts attn_acts; /* rows of the heads' output */
     struct acts ffn_acts;  /* [n_slots] rows of silu(gate) * up; n_slots = n_batch where dense */
