@@ -125,12 +125,42 @@ static const struct routing *route_few(struct forward *f, struct worker *worker,
     return own;
 }
 
-/* Rows of an item of the router: as many as make it worth to bring its weights into the cache. */
+/* Rows of an item of the router: as many as make it worth to bring its weights into the cache. All,
+ * where that would leave workers without an item: they share out the columns then. */
 static int router_rows(const struct forward *f, const struct worker *worker)
 {
     enum { LEAST = 16, MOST = 64 };
     int rows = n_blocks(f->n_tokens, 2 * worker->count);
-    return rows < LEAST ? LEAST : rows > MOST ? MOST : rows;
+    rows = rows < LEAST ? LEAST : rows > MOST ? MOST : rows;
+    return n_blocks(f->n_tokens, rows) < worker->count ? row_block(f->n_tokens) : rows;
+}
+
+/* Items of rows: from the product to the choice of experts. */
+static void route_by_rows(struct forward *f, struct worker *worker, const struct matrix *router,
+                          const struct acts *a, int rows)
+{
+    size_t n_expert = f->params->n_expert;
+    for (int i = team_take(worker) * rows; i < f->n_tokens; i = team_take(worker) * rows) {
+        int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
+        struct product product = {router, 0, a, i, m, f->routing.logits + (size_t)i * n_expert,
+                                  n_expert, NULL};
+        product_rows(f, worker, &product);
+        route_rows(f, &f->routing, i, i + m);
+    }
+    end_phase(f, worker, PHASE_ROUTER);
+}
+
+/* The product by columns, then the choice. */
+static void route_by_columns(struct forward *f, struct worker *worker, const struct matrix *router,
+                             const struct acts *a)
+{
+    struct product product = {router, 0, a, 0, f->n_tokens, f->routing.logits,
+                              f->params->n_expert, NULL};
+    products_run(f, worker, PHASE_ROUTER, &product, 1, (struct fetch){NULL, 0});
+    int begin, end;
+    team_share(worker, f->n_tokens, 1, &begin, &end);
+    route_rows(f, &f->routing, begin, end);
+    end_phase(f, worker, PHASE_ROUTER);
 }
 
 static const struct routing *route_prompt(struct forward *f, struct worker *worker,
@@ -139,14 +169,10 @@ static const struct routing *route_prompt(struct forward *f, struct worker *work
     struct routing *routing = &f->routing;
     size_t n_expert = f->params->n_expert;
     int rows = router_rows(f, worker);
-    for (int i = team_take(worker) * rows; i < f->n_tokens; i = team_take(worker) * rows) {
-        int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
-        struct product product = {router, 0, a, i, m, routing->logits + (size_t)i * n_expert,
-                                  n_expert, NULL};
-        product_rows(f, worker, &product);
-        route_rows(f, routing, i, i + m);
-    }
-    end_phase(f, worker, PHASE_ROUTER);
+    if (n_blocks(f->n_tokens, rows) < worker->count)
+        route_by_columns(f, worker, router, a);
+    else
+        route_by_rows(f, worker, router, a, rows);
     if (worker->index == 0) {
         sort_slots(routing, f->n_tokens, (int)n_expert, (int)f->params->n_expert_used);
         for (size_t e = 0; e < n_expert; e++)
