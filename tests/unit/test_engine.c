@@ -209,7 +209,7 @@ static const struct {
 } numa_cases[] = {
     {TSR_NUMA_NONE, 2, 2},       {TSR_NUMA_ISOLATE, 1, 1}, {TSR_NUMA_INTERLEAVE, 1, 2},
     {TSR_NUMA_INTERLEAVE, 2, 2}, {TSR_NUMA_SHARD, 2, 2},   {TSR_NUMA_SHARD, 1, 2},
-    {TSR_NUMA_SHARD, 1, 1},
+    {TSR_NUMA_SHARD, 2, 1},      {TSR_NUMA_SHARD, 1, 1},
 };
 
 /* Every mode on a machine of two nodes against one thread. */
