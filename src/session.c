@@ -9,7 +9,7 @@
 #include "forward/forward.h"
 #include "sample/sampler.h"
 
-enum { DEFAULT_BATCH = 512, DEFAULT_MOST_CTX = 4096 };
+enum { DEFAULT_BATCH = 2048, DEFAULT_MOST_CTX = 4096 };
 
 struct tsr_session {
     tsr_engine *engine;

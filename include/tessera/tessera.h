@@ -302,7 +302,7 @@ typedef struct tsr_session tsr_session;
 struct tsr_session_settings {
     size_t struct_size;
     uint32_t n_ctx;    /* positions of the KV cache; 0: what the model was trained with, <= 4096 */
-    uint32_t n_batch;  /* tokens evaluated at once at most (default 512) */
+    uint32_t n_batch;  /* tokens evaluated at once at most (default 2048) */
     enum tsr_kv_type kv_type;
     bool profile;      /* measure the phases of evaluations, for tsr_session_profile */
 };
