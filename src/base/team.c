@@ -13,10 +13,12 @@
 #include "base/mem.h"
 
 /* Ticks of the time stamp counter, 2 to 4 of which are a nanosecond. Spinning covers the usual gap
- * between phases and between tokens; after that a waiter gives its core back. A spinner that was
- * taken off its core finds its time spent when it returns, and sleeps at once: somebody else wants
- * the core, and who sleeps is put first when it is woken. */
-enum { SPIN_TICKS = 150000 };
+ * between phases, which is some hundred microseconds where the items of a prompt end unevenly, and
+ * between tokens; after that a waiter gives its core back. To sleep and be woken takes 50
+ * microseconds or more on a virtual machine. A spinner that was taken off its core finds its time
+ * spent when it returns, and sleeps at once: somebody else wants the core, and who sleeps is put
+ * first when it is woken. */
+enum { SPIN_TICKS = 1000000 };
 
 enum { CACHE_LINE = 64, SPINS_PER_LOOK = 16 };
 
