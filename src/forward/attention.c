@@ -74,27 +74,16 @@ static void finish_key(struct forward *f, const struct layer_weights *layer, int
     store(f, kv_values(kv, index, head), kv->v_stride, token, v, p->d_v);
 }
 
-static void finish_token(struct forward *f, const struct layer_weights *layer, int index, int token)
-{
-    int group = group_size(f);
-    for (int head = 0; head < (int)f->params->n_head_kv; head++) {
-        size_t row = ((size_t)head * (size_t)f->n_tokens + (size_t)token) * (size_t)group;
-        finish_queries(f, layer, token, head, f->q_heads + row * f->params->d_k);
-        finish_key(f, layer, index, token, head);
-    }
-}
-
 /* ---- Attention of some tokens to some keys --------------------------------------------------- */
 
+/* All but the queries and where the result goes. */
 static struct attn_args attention_args(struct forward *f, struct worker *worker, int layer,
                                        int head, int token, int n_tokens)
 {
     const struct model_params *p = f->params;
     const struct kv_cache *kv = f->batch->kv;
     int group = group_size(f);
-    size_t row = ((size_t)head * (size_t)f->n_tokens + (size_t)token) * (size_t)group;
     return (struct attn_args){
-        .q = f->q_heads + row * p->d_k,
         .q_stride = p->d_k,
         .m = n_tokens * group,
         .n_keys = f->n_keys + (size_t)token * (size_t)group,
@@ -108,7 +97,6 @@ static struct attn_args attention_args(struct forward *f, struct worker *worker,
         .d_v = (int)p->d_v,
         .scale = 1.0f / sqrtf((float)p->d_k),
         .exact = f->exact_attention,
-        .out = f->attn + row * p->d_v,
         .out_stride = p->d_v,
         .scratch = f->scratch[worker->index].attn,
     };
@@ -175,9 +163,9 @@ static void attend_split(struct forward *f, struct worker *worker, int index, in
     args.q = q;
     args.key0 = split * span;
     args.key1 = (split + 1) * span < args.key1 ? (split + 1) * span : args.key1;
+    size_t row = (size_t)split * p->n_head + (size_t)head * (size_t)group_size(f);
+    args.out = f->attn + row * p->d_v;
     if (n_splits > 1) {
-        size_t row = (size_t)split * p->n_head + (size_t)head * (size_t)group_size(f);
-        args.out = f->attn + row * p->d_v;
         args.row_max = f->split_max + row;
         args.row_sum = f->split_sum + row;
     }
@@ -204,62 +192,111 @@ static const struct acts *attend_token(struct forward *f, struct worker *worker,
 
 /* ---- Several tokens -------------------------------------------------------------------------- */
 
-/* Tokens of a work item: as many as serve the kernel, but two items for each worker. */
+/* Heads [head, head + n_heads) of keys and values, of some tokens. */
+struct attend_item {
+    int head, n_heads;
+    int token, n_tokens;
+};
+
+/* Heads of an item: one, but of narrow ones as many as fill whole blocks of activations. */
+static int heads_per_item(const struct forward *f)
+{
+    enum { ACT_BLOCK = 32 };
+    int n_head_kv = (int)f->params->n_head_kv, width = group_size(f) * (int)f->params->d_v;
+    int heads = 1;
+    while (heads < n_head_kv && heads * width % ACT_BLOCK)
+        heads++;
+    return heads;
+}
+
+/* Tokens of a work item: as many as serve the kernel, but four items for each worker. */
 static int tokens_per_item(const struct forward *f, const struct worker *worker)
 {
+    enum { ITEMS = 4 };
     int least = QUERY_ROWS / group_size(f), most = f->kernels->rows.attn_rows / group_size(f);
     least = least < 1 ? 1 : least;
-    int items_of_head = n_blocks(2 * worker->count, (int)f->params->n_head_kv);
+    int items_of_head = n_blocks(ITEMS * worker->count, (int)f->params->n_head_kv);
     int tokens = n_blocks(n_blocks(f->n_tokens, items_of_head), least) * least;
     tokens = tokens < most ? tokens : most;
     return tokens > least ? tokens : least;
 }
 
-static void attend_phase(struct forward *f, struct worker *worker, int layer)
+/* Keys and values of all tokens, into the cache. */
+static void keys_phase(struct forward *f, struct worker *worker, int index)
 {
-    int n_head_kv = (int)f->params->n_head_kv;
-    int tokens = tokens_per_item(f, worker), blocks = n_blocks(f->n_tokens, tokens);
-    for (int item = team_take(worker); item < n_head_kv * blocks; item = team_take(worker)) {
-        /* The last tokens see the most keys: they go first. */
-        int token = (blocks - 1 - item / n_head_kv) * tokens;
-        int count = f->n_tokens - token < tokens ? f->n_tokens - token : tokens;
-        struct attn_args args =
-            attention_args(f, worker, layer, item % n_head_kv, token, count);
-        f->kernels->rows.attention(&args);
+    enum { ITEMS = 4 }; /* of a worker */
+    const struct layer_weights *layer = &f->weights->layers[index];
+    int tokens = n_blocks(f->n_tokens, ITEMS * worker->count);
+    for (int begin = team_take(worker) * tokens; begin < f->n_tokens;
+         begin = team_take(worker) * tokens) {
+        int end = begin + tokens < f->n_tokens ? begin + tokens : f->n_tokens;
+        for (int head = 0; head < (int)f->params->n_head_kv; head++)
+            for (int token = begin; token < end; token++)
+                finish_key(f, layer, index, token, head);
     }
-    end_phase(f, worker, PHASE_ATTENTION);
+    end_phase(f, worker, PHASE_ROTATE);
 }
 
-/* The heads' output as rows [n_tokens, n_head * d_v], in the formats of the output matrix. */
-static void collect_phase(struct forward *f, struct worker *worker, unsigned formats)
+static void attend_head(struct forward *f, struct worker *worker, int index,
+                        const struct attend_item *item, int head, float *out)
+{
+    struct attn_args args =
+        attention_args(f, worker, index, head, item->token, item->n_tokens);
+    size_t group = (size_t)group_size(f), d_k = f->params->d_k;
+    size_t row = ((size_t)head * (size_t)f->n_tokens + (size_t)item->token) * group;
+    float *q = f->q_heads + row * d_k;
+    for (int i = 0; i < item->n_tokens; i++)
+        finish_queries(f, &f->weights->layers[index], item->token + i, head,
+                       q + (size_t)i * group * d_k);
+    mark_phase(f, worker, PHASE_ROTATE);
+    args.q = q;
+    args.out = out;
+    f->kernels->rows.attention(&args);
+    mark_phase(f, worker, PHASE_ATTENTION);
+}
+
+/* The heads of an item, and their columns of the rows that the output matrix reads. Several heads
+ * of a token lie together where an item is a single token. */
+static void attend(struct forward *f, struct worker *worker, int index, unsigned formats,
+                   const struct attend_item *item)
 {
     const struct model_params *p = f->params;
-    size_t width = (size_t)p->n_head * p->d_v;
-    size_t piece = (size_t)group_size(f) * p->d_v;
-    int begin, end;
-    team_share(worker, f->n_tokens, 1, &begin, &end);
-    for (int i = begin; i < end; i++)
-        for (size_t head = 0; head < p->n_head_kv; head++)
-            memcpy(f->q + (size_t)i * width + head * piece,
-                   f->attn + (head * (size_t)f->n_tokens + (size_t)i) * piece,
-                   piece * sizeof(float));
-    mark_phase(f, worker, PHASE_ATTENTION);
-    struct acts_source source = {
-        f->q + (size_t)begin * width, width, begin, end - begin, (int)width, 0, (int)width};
+    size_t width = (size_t)group_size(f) * p->d_v;
+    size_t row = (size_t)item->head * (size_t)f->n_tokens +
+                 (size_t)item->token * (size_t)item->n_heads;
+    float *out = f->attn + row * width; /* [n_tokens, n_heads, group, d_v] of the item */
+    for (int i = 0; i < item->n_heads; i++)
+        attend_head(f, worker, index, item, item->head + i, out + (size_t)i * width);
+    struct acts_source source = {out,
+                                 (size_t)item->n_heads * width,
+                                 item->token,
+                                 item->n_tokens,
+                                 (int)(p->n_head * p->d_v),
+                                 item->head * (int)width,
+                                 (item->head + item->n_heads) * (int)width};
     acts_write(f, &f->attn_acts, formats, &source);
-    end_phase(f, worker, PHASE_QUANTIZE);
+    mark_phase(f, worker, PHASE_QUANTIZE);
 }
 
 static const struct acts *attend_tokens(struct forward *f, struct worker *worker, int index,
                                         unsigned formats)
 {
-    int begin, end;
-    team_share(worker, f->n_tokens, 1, &begin, &end);
-    for (int token = begin; token < end; token++)
-        finish_token(f, &f->weights->layers[index], index, token);
-    end_phase(f, worker, PHASE_ROTATE);
-    attend_phase(f, worker, index);
-    collect_phase(f, worker, formats);
+    int n_head_kv = (int)f->params->n_head_kv, heads = heads_per_item(f);
+    int tokens = heads > 1 ? 1 : tokens_per_item(f, worker);
+    int n_groups = n_blocks(n_head_kv, heads), blocks = n_blocks(f->n_tokens, tokens);
+    keys_phase(f, worker, index);
+    for (int i = team_take(worker); i < n_groups * blocks; i = team_take(worker)) {
+        /* The last tokens see the most keys: they go first. */
+        int head = i % n_groups * heads, token = (blocks - 1 - i / n_groups) * tokens;
+        struct attend_item item = {
+            .head = head,
+            .n_heads = n_head_kv - head < heads ? n_head_kv - head : heads,
+            .token = token,
+            .n_tokens = f->n_tokens - token < tokens ? f->n_tokens - token : tokens,
+        };
+        attend(f, worker, index, formats, &item);
+    }
+    end_phase(f, worker, PHASE_ATTENTION);
     return &f->attn_acts;
 }
 

@@ -85,7 +85,6 @@ static void place_buffers(struct forward *f, struct layout *layout, const struct
 {
     const struct model_params *p = f->params;
     size_t n = (size_t)f->n_batch, half = p->rope.n_rot / 2, group = p->n_head / p->n_head_kv;
-    size_t d_max = p->d_k > p->d_v ? p->d_k : p->d_v;
     size_t n_slots = p->n_expert ? n * p->n_expert_used : n;
     size_t n_ff = p->n_expert ? p->n_ff_expert : p->n_ff;
     size_t attn_rows = n > MAX_SPLITS ? n : MAX_SPLITS;
@@ -94,7 +93,7 @@ static void place_buffers(struct forward *f, struct layout *layout, const struct
     f->sin = place(layout, n * half, sizeof(float));
     f->x = place(layout, n * p->n_embd, sizeof(float));
     f->norm = place(layout, n * p->n_embd, sizeof(float));
-    f->q = place(layout, n * p->n_head * d_max, sizeof(float));
+    f->q = place(layout, n * p->n_head * p->d_k, sizeof(float));
     f->k = place(layout, n * p->n_head_kv * p->d_k, sizeof(float));
     f->v = place(layout, n * p->n_head_kv * p->d_v, sizeof(float));
     f->q_heads = place(layout, n * p->n_head * p->d_k, sizeof(float));

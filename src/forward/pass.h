@@ -69,10 +69,10 @@ struct forward {
     float *x;              /* [n_batch, n_embd] the residual stream */
     float *norm;           /* [n_batch, n_embd] */
     struct acts norm_acts; /* rows of `norm` */
-    float *q;              /* [n_batch, n_head * max(d_k, d_v)]; later the output of the heads */
+    float *q;              /* [n_batch, n_head * d_k] */
     float *k, *v;          /* [n_batch, n_head_kv * d_k], [n_batch, n_head_kv * d_v] */
     float *q_heads;        /* [n_head_kv, n_tokens, group, d_k]; group = n_head / n_head_kv */
-    float *attn;           /* [n_splits, n_head_kv, n_tokens, group, d_v] */
+    float *attn;           /* [n_splits, n_head_kv, n_tokens, group, d_v], see attend */
     float *split_max, *split_sum; /* [MAX_SPLITS, n_head]: a single token, whose keys are split */
     _Atomic int *splits_done;     /* [n_head_kv]; zero between phases */
     int32_t *n_keys;       /* [n_batch * group] keys that a query row sees */
