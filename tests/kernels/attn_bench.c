@@ -4,7 +4,7 @@
  *
  * Prompts: TOKENS tokens (512) behind DEPTH keys, in calls of as many rows as the kernel asks for.
  * Rows: calls of few rows to a prompt, for the number from which tiles pay.
- * Generation: one token, keys and values streaming from memory.
+ * Generation: one token with 1, 4, 8 or 16 rows, keys and values streaming from memory.
  *
  * The levels are measured in turn, several times, the roofs just before; medians count. Operations
  * are 4 * d for each key that a row sees. */
@@ -121,13 +121,13 @@ static void prepare(void)
     bench_each(fill);
 }
 
-/* m rows behind `depth` keys; a line for each level. */
-static void measure(const char *what, int m, int depth, const struct roofs *roofs)
+/* m rows behind `depth` keys, `group` to a token; a line for each level. */
+static void measure(const char *what, int m, int group, int depth, const struct roofs *roofs)
 {
     double rates[MAX_LEVELS][REPEATS], n_pairs = 0.0;
     job.m = m;
     for (int row = 0; row < m; row++) {
-        job.n_keys[row] = depth + row / GROUP + 1;
+        job.n_keys[row] = depth + row / group + 1;
         n_pairs += job.n_keys[row];
     }
     job.head_bytes = (size_t)job.n_keys[m - 1] * D * sizeof(uint16_t);
@@ -150,18 +150,18 @@ static void measure(const char *what, int m, int depth, const struct roofs *roof
 
 static void measure_all(bool tiles)
 {
-    static const int rows[] = {4, 8, 9, 12, 16, 24, 32, 48, 64, 128, 256, 512};
+    static const int rows[] = {1, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256, 512};
     struct roofs roofs = roofs_measure(tiles, options.seconds);
     roofs_print(&roofs);
     printf("%-10s %-8s %5s %6s %9s %8s %6s%s\n", "", "", "rows", "depth", "GFLOP/s", "GB/s",
            "% read", tiles ? "    % L2" : "");
     for (int i = 0; i < options.n_depths; i++)
-        measure("prompt", options.n_tokens * GROUP, options.depths[i], &roofs);
+        measure("prompt", options.n_tokens * GROUP, GROUP, options.depths[i], &roofs);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        measure("rows", rows[i], ROW_KEYS, &roofs);
+        measure("rows", rows[i], GROUP, ROW_KEYS, &roofs);
     for (int i = 0; i < options.n_depths; i++)
-        if (options.depths[i] > 0)
-            measure("generation", GROUP, options.depths[i], &roofs);
+        for (int m = 1; m <= 16 && options.depths[i] > 0; m = m == 1 ? 4 : 2 * m)
+            measure("generation", m, m, options.depths[i], &roofs);
 }
 
 /* ---- Start ----------------------------------------------------------------------------------- */
