@@ -1,5 +1,5 @@
-/* Attention of many query rows (few: attention_few.c) to 16-bit keys and values on bf16 tiles, with
- * the online softmax over blocks of keys.
+/* Attention of many query rows to 16-bit keys and values on bf16 tiles, with the online softmax
+ * over blocks of keys.
  *
  *   for each block of MAX_KEYS keys: keys and values become tiles in scratch
  *     for each block of 32 query rows, in three stages
@@ -16,14 +16,15 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/amx/attention.h"
 #include "kernels/amx/block.h"
+#include "kernels/amx/width.h"
 #include "kernels/layout.h"
 #include "kernels/registry.h"
+#include "kernels/transpose.h"
 #include "kernels/vector/attention.h"
+#include "kernels/vector/dot.h"
 
 enum {
-    MIN_TILE_ROWS = 5, /* fewer take vectors no longer, and these round nothing */
     MAX_ROWS = 512, /* query rows taken at once */
     MAX_KEYS = 256, /* keys of a block */
     MAX_BLOCKS = MAX_ROWS / BLOCK_SIDE,
@@ -31,6 +32,8 @@ enum {
     SCORE_STRIDE = MAX_KEYS + 16,       /* floats */
     WEIGHT_STRIDE = 2 * MAX_KEYS + 64,  /* bytes */
 };
+
+static const float log2_e = 0x1.715476p+0f, ln_2 = 0x1.62e430p-1f;
 
 /* Up to MAX_ROWS query rows and a block of keys, in the caller's scratch memory. Buffers of two
  * alternate between blocks of rows. */
@@ -53,41 +56,60 @@ struct pass {
     int n_visible[MAX_BLOCKS + 4]; /* of each block of rows, see block_keys */
 };
 
+static int round_up(int n, int to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* The next bytes of the scratch memory; NULL where only their number is asked for. */
+static void *take(void *scratch, size_t *used, size_t bytes)
+{
+    void *at = scratch ? (uint8_t *)scratch + *used : NULL;
+    *used += act_round_up(bytes, 64);
+    return at;
+}
+
 /* Lays the buffers out; returns the bytes that they take. */
 static size_t lay_out(struct pass *p, void *scratch, int d_k, int d_v)
 {
     size_t used = 0;
-    p->k_steps = attn_round_up(d_k, BLOCK_STEP) / BLOCK_STEP;
-    p->width = attn_round_up(d_v, BLOCK_SIDE);
+    p->k_steps = round_up(d_k, BLOCK_STEP) / BLOCK_STEP;
+    p->width = round_up(d_v, BLOCK_SIDE);
     p->q_stride = act_row_bytes(ACT_BF16, (size_t)d_k);
     p->out_stride = (size_t)p->width + 16;
-    p->q = attn_take(scratch, &used, MAX_ROWS * p->q_stride);
-    p->k_tiles = attn_take(scratch, &used, (size_t)(MAX_KEYS / 16 * p->k_steps) * TILE_BYTES);
-    p->v_tiles = attn_take(scratch, &used, (size_t)(MAX_KEYS * p->width) * 2);
+    p->q = take(scratch, &used, MAX_ROWS * p->q_stride);
+    p->k_tiles = take(scratch, &used, (size_t)(MAX_KEYS / 16 * p->k_steps) * TILE_BYTES);
+    p->v_tiles = take(scratch, &used, (size_t)(MAX_KEYS * p->width) * 2);
     for (int i = 0; i < 2; i++) {
-        p->scores[i] = attn_take(scratch, &used, BLOCK_SIDE * SCORE_STRIDE * sizeof(float));
-        p->weights[i] = attn_take(scratch, &used, BLOCK_SIDE * WEIGHT_STRIDE);
+        p->scores[i] = take(scratch, &used, BLOCK_SIDE * SCORE_STRIDE * sizeof(float));
+        p->weights[i] = take(scratch, &used, BLOCK_SIDE * WEIGHT_STRIDE);
     }
-    p->out = attn_take(scratch, &used, MAX_ROWS * p->out_stride * sizeof(float));
-    p->max = attn_take(scratch, &used, MAX_ROWS * sizeof(float));
-    p->sum = attn_take(scratch, &used, MAX_ROWS * sizeof(float));
+    p->out = take(scratch, &used, MAX_ROWS * p->out_stride * sizeof(float));
+    p->max = take(scratch, &used, MAX_ROWS * sizeof(float));
+    p->sum = take(scratch, &used, MAX_ROWS * sizeof(float));
     return used;
 }
 
 /* ---- Operands -------------------------------------------------------------------------------- */
 
+/* VEC elements of a row, from i on, where `left` are left; zeros behind them. */
+static ALWAYS_INLINE vec load_padded(const void *row, enum block_id type, int i, int left)
+{
+    return left >= VEC ? row_load(row, type, i) : row_load_n(row, type, i, left < 0 ? 0 : left);
+}
+
 /* The rows as bf16, up to whole blocks. */
 static void write_queries(struct pass *p)
 {
     const struct attn_args *args = p->args;
-    vec scale = vec_set1(args->scale * attn_log2_e);
+    vec scale = vec_set1(args->scale * log2_e);
     for (int row = 0; row < p->count; row++) {
         const float *from = args->q + (size_t)(p->first + row) * args->q_stride;
         uint8_t *to = p->q + (size_t)row * p->q_stride;
         for (int k = 0; k < args->d_k; k += BLOCK_STEP)
             for (int i = k; i < k + 16; i += VEC) {
-                vec x = attn_load_padded(from, BLOCK_F32, i, args->d_k - i);
-                vec y = attn_load_padded(from, BLOCK_F32, i + 16, args->d_k - i - 16);
+                vec x = load_padded(from, BLOCK_F32, i, args->d_k - i);
+                vec y = load_padded(from, BLOCK_F32, i + 16, args->d_k - i - 16);
                 vi_store(to + 2 * k + 4 * (i - k), vf_pack_bf16(scale * x, scale * y));
             }
     }
@@ -102,19 +124,42 @@ static const uint8_t *cache_row(const struct pass *p, const void *cache, size_t 
     return (const uint8_t *)cache + (size_t)index * stride;
 }
 
+/* Pairs (x, y) as bf16, which values that come from bf16 are already. */
+static ALWAYS_INLINE vec_i32 pack_pairs(vec x, vec y, enum block_id type)
+{
+    return type == BLOCK_BF16 ? vi_or(vi_shr(vf_bits(x), 16), vf_bits(y)) : vf_pack_bf16(x, y);
+}
+
+/* Pair r of each of 16 keys, from element k on, in row r of a tile; `left` elements are there. */
+static ALWAYS_INLINE void write_key_tile(uint8_t *tile, enum block_id type,
+                                         const void *const keys[16], int k, int left)
+{
+    for (int c = 0; c < 16; c += VEC)
+        for (int i = 0; i < 16; i += VEC) {
+            vec square[VEC];
+            for (int j = 0; j < VEC; j++)
+                square[j] = vf_of_bits(
+                    pack_pairs(load_padded(keys[c + j], type, k + i, left - i),
+                               load_padded(keys[c + j], type, k + i + 16, left - i - 16), type));
+            vec_transpose(square);
+            for (int j = 0; j < VEC; j++)
+                vi_store(tile + TILE_ROW_BYTES * (i + j) + 4 * c, vf_bits(square[j]));
+        }
+}
+
 static ALWAYS_INLINE void write_key_tiles(const struct pass *p, enum block_id type)
 {
     const struct attn_args *args = p->args;
     uint8_t *tile = p->k_tiles;
-    for (int key = 0; key < attn_round_up(p->n_keys, BLOCK_SIDE); key += 16) {
+    for (int key = 0; key < round_up(p->n_keys, BLOCK_SIDE); key += 16) {
         const void *keys[16];
         int k = 0;
         for (int j = 0; j < 16; j++)
             keys[j] = cache_row(p, args->k, args->k_stride, key + j);
         for (; k + BLOCK_STEP <= args->d_k; k += BLOCK_STEP, tile += TILE_BYTES)
-            attn_write_key_tile(tile, type, keys, k, BLOCK_STEP);
+            write_key_tile(tile, type, keys, k, BLOCK_STEP);
         if (k < args->d_k) {
-            attn_write_key_tile(tile, type, keys, k, args->d_k - k);
+            write_key_tile(tile, type, keys, k, args->d_k - k);
             tile += TILE_BYTES;
         }
     }
@@ -124,15 +169,15 @@ static ALWAYS_INLINE void write_key_tiles(const struct pass *p, enum block_id ty
 static ALWAYS_INLINE void write_value_tiles(const struct pass *p, enum block_id type)
 {
     const struct attn_args *args = p->args;
-    for (int key = 0; key < attn_round_up(p->n_keys, BLOCK_STEP); key += BLOCK_STEP)
+    for (int key = 0; key < round_up(p->n_keys, BLOCK_STEP); key += BLOCK_STEP)
         for (int r = 0; r < 16; r++) {
             const void *first = cache_row(p, args->v, args->v_stride, key + r);
             const void *second = cache_row(p, args->v, args->v_stride, key + r + 16);
             uint8_t *to = p->v_tiles + key / BLOCK_STEP * TILE_BYTES + TILE_ROW_BYTES * r;
             for (int i = 0; i < p->width; i += VEC)
                 vi_store(to + i / 16 * (MAX_KEYS / BLOCK_STEP) * TILE_BYTES + 4 * (i % 16),
-                         attn_pack_pairs(attn_load_padded(first, type, i, args->d_v - i),
-                                    attn_load_padded(second, type, i, args->d_v - i), type));
+                         pack_pairs(load_padded(first, type, i, args->d_v - i),
+                                    load_padded(second, type, i, args->d_v - i), type));
         }
 }
 
@@ -177,7 +222,7 @@ static void count_keys(struct pass *p)
         int most = 0;
         for (int row = block * BLOCK_SIDE; row < (block + 1) * BLOCK_SIDE; row++)
             most = visible_keys(p, row) > most ? visible_keys(p, row) : most;
-        *block_keys(p, block) = attn_round_up(most, BLOCK_SIDE);
+        *block_keys(p, block) = round_up(most, BLOCK_SIDE);
     }
 }
 
@@ -194,7 +239,7 @@ static void multiply_keys(const struct pass *p, int block, int unit)
         .steps = p->k_steps,
         .c = p->scores[block % 2] + unit * BLOCK_SIDE,
         .ldc = SCORE_STRIDE,
-    }, BLOCK_2X2);
+    });
 }
 
 /* The weighted sums of 32 columns of the values, for a block of rows. */
@@ -210,7 +255,19 @@ static void multiply_values(const struct pass *p, int block, int unit, int n_key
         .c = p->out + (size_t)(block * BLOCK_SIDE) * p->out_stride + unit * BLOCK_SIDE,
         .ldc = p->out_stride,
         .accumulate = true,
-    }, BLOCK_2X2);
+    });
+}
+
+/* 2^x for x <= 0, to 2^-13 of it, which bf16 does not show; 2^-126 for all that is smaller. */
+static inline vec power_of_two(vec x)
+{
+    const vec to_integer = vec_set1(0x1.8p23f); /* floats of this size are whole numbers */
+    x = vec_max(vec_set1(-126.0f), x);
+    vec shifted = x + to_integer;
+    vec f = x - (shifted - to_integer);
+    vec y = vec_fma(vec_set1(0x1.c3f76p-5f), f, vec_set1(0x1.f0de1ap-3f));
+    y = vec_fma(vec_fma(y, f, vec_set1(0x1.62f31ap-1f)), f, vec_set1(0x1.fff692p-1f));
+    return vf_of_bits(vi_add(vf_bits(y), vi_shl(vf_bits(shifted), 23)));
 }
 
 /* Hides keys [count, n_keys) of a row. */
@@ -235,7 +292,9 @@ static float largest(const float *scores, int n_keys, float start)
 static void raise_max(struct pass *p, int row, float max)
 {
     float keep = exp2f(p->max[row] - max);
-    attn_scale_row(p->out + (size_t)row * p->out_stride, p->width, keep);
+    float *out = p->out + (size_t)row * p->out_stride;
+    for (int i = 0; i < p->width; i += VEC)
+        vec_store(out + i, vec_load(out + i) * vec_set1(keep));
     p->sum[row] *= keep;
     p->max[row] = max;
 }
@@ -257,8 +316,8 @@ static void weigh_row(struct pass *p, int block, int row, int n_keys)
     vec base = vec_set1(max), sum[2] = {vec_set1(0.0f), vec_set1(0.0f)};
     for (int key = 0; key < n_keys; key += BLOCK_STEP)
         for (int i = 0; i < 16; i += VEC) {
-            vec x = attn_power_of_two(vec_load(scores + key + i) - base);
-            vec y = attn_power_of_two(vec_load(scores + key + i + 16) - base);
+            vec x = power_of_two(vec_load(scores + key + i) - base);
+            vec y = power_of_two(vec_load(scores + key + i + 16) - base);
             sum[0] = sum[0] + x;
             sum[1] = sum[1] + y;
             vi_store(weights + 2 * key + 4 * i, vf_pack_bf16(x, y));
@@ -299,9 +358,24 @@ static void start(struct pass *p)
 
 static void finish(const struct pass *p)
 {
-    for (int row = 0; row < p->count; row++)
-        attn_write_row(p->args, p->first + row, p->out + (size_t)row * p->out_stride, p->max[row],
-                       p->sum[row]);
+    const struct attn_args *args = p->args;
+    for (int row = 0; row < p->count; row++) {
+        size_t index = (size_t)(p->first + row);
+        const float *from = p->out + (size_t)row * p->out_stride;
+        float *to = args->out + index * args->out_stride;
+        float scale = 1.0f;
+        if (args->row_max) {
+            args->row_max[index] = p->max[row] * ln_2;
+            args->row_sum[index] = p->sum[row];
+        } else if (p->sum[row] > 0.0f) {
+            scale = 1.0f / p->sum[row];
+        }
+        int i = 0;
+        for (; i + VEC <= args->d_v; i += VEC)
+            vec_store(to + i, vec_load(from + i) * vec_set1(scale));
+        if (i < args->d_v)
+            vec_store_n(to + i, vec_load(from + i) * vec_set1(scale), (size_t)(args->d_v - i));
+    }
 }
 
 static void run_pass(struct pass *p)
@@ -322,13 +396,10 @@ static void run_pass(struct pass *p)
 
 static void attention(const struct attn_args *args)
 {
-    /* Who keeps keys in F32 does not want them rounded. */
-    if (args->m < MIN_TILE_ROWS || args->exact || args->kv_type == KV_F32) {
+    /* Few rows are bound by memory, and vectors take keys as they lie there. Who keeps them in F32
+     * does not want them rounded. */
+    if (args->m <= ATTN_FEW_ROWS || args->exact || args->kv_type == KV_F32) {
         VEC_NAME(attention)(args);
-        return;
-    }
-    if (args->m <= ATTN_TILE_FEW_ROWS) {
-        AMX_NAME(amx_attention_few)(args);
         return;
     }
     struct pass p = {.args = args};
@@ -336,7 +407,7 @@ static void attention(const struct attn_args *args)
     tile_config_full();
     for (p.first = 0; p.first < args->m; p.first += MAX_ROWS) {
         p.count = args->m - p.first < MAX_ROWS ? args->m - p.first : MAX_ROWS;
-        p.n_blocks = attn_round_up(p.count, BLOCK_SIDE) / BLOCK_SIDE;
+        p.n_blocks = round_up(p.count, BLOCK_SIDE) / BLOCK_SIDE;
         run_pass(&p);
     }
     tile_release();
@@ -345,10 +416,8 @@ static void attention(const struct attn_args *args)
 static size_t attn_scratch_bytes(int d_k, int d_v)
 {
     struct pass p;
-    size_t bytes[] = {lay_out(&p, NULL, d_k, d_v), VEC_NAME(attn_scratch_bytes)(d_k, d_v),
-                      AMX_NAME(amx_attn_few_bytes)(d_k, d_v)};
-    size_t most = bytes[0] > bytes[1] ? bytes[0] : bytes[1];
-    return most > bytes[2] ? most : bytes[2];
+    size_t many = lay_out(&p, NULL, d_k, d_v), few = VEC_NAME(attn_scratch_bytes)(d_k, d_v);
+    return many > few ? many : few;
 }
 
 void AMX_NAME(amx_row_ops)(struct row_ops *ops)
