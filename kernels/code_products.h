@@ -18,9 +18,9 @@ static inline int units_at_once(int m, int unit_bytes)
     return m > MR || burst > CHUNK_UNITS ? CHUNK_UNITS : burst;
 }
 
-/* Asks for unit u of a panel and its head. u may be one of the first of the panel that is read after
- * it, `next`; NULL: none is. Hardware prefetches neither over the heads' stream to another panel's
- * codes nor, soon enough, the few heads of a panel. */
+/* Asks for unit u of a panel and its head. u may be one of the first of the panel that is read
+ * after it, `next`; NULL: none is. Hardware prefetches neither over the heads' stream to another
+ * panel's codes nor, soon enough, the few heads of a panel. */
 static inline __attribute__((always_inline)) void
 prefetch_unit(const struct panel_format *format, const struct traits t, const uint8_t *panel, int k,
               int u, const uint8_t *next)

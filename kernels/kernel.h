@@ -131,8 +131,8 @@ static inline size_t act_row_bytes(enum act_format format, size_t k)
     return bytes / 64 % 2 ? bytes : bytes + 64;
 }
 
-/* Parts of a row in ACT_BF16_Q8 and ACT_BF16X3_F32: the first is what tiles read. Other formats have
- * one part only, which is always meant. */
+/* Parts of a row in ACT_BF16_Q8 and ACT_BF16X3_F32: the first is what tiles read. Other formats
+ * have one part only, which is always meant. */
 enum act_part { ACT_FIRST = 1, ACT_SECOND = 2, ACT_BOTH = 3 };
 
 static inline size_t act_first_bytes(enum act_format format, size_t k)
@@ -145,13 +145,13 @@ static inline size_t act_first_bytes(enum act_format format, size_t k)
 
 /* Floats to columns [k0, k1) of rows of k activations. */
 struct quantize_args {
-    void *a;        /* [m] rows in the kernel's act_format, 64-byte aligned */
+    void *a;         /* [m] rows in the kernel's act_format, 64-byte aligned */
     size_t a_stride; /* bytes from row to row, a multiple of 64 */
-    const float *x; /* column k0 of row i at x + i * ldx */
-    size_t ldx;     /* floats */
+    const float *x;  /* column k0 of row i at x + i * ldx */
+    size_t ldx;      /* floats */
     int m, k;
-    int k0, k1;     /* k0 a multiple of 32; k1 too, or k: then what pads the row is written too */
-    unsigned parts; /* enum act_part: those to write */
+    int k0, k1;      /* k0 a multiple of 32; k1 too, or k: then what pads the row is written too */
+    unsigned parts;  /* enum act_part: those to write */
 };
 
 /* Raised with every change of a packed layout: packed weights of another version are of no use. */

@@ -9,8 +9,8 @@
  * The tiles of a job are brought into scratch while the job before it is computed: a few tiles are
  * filled after every few steps of products, so that vector and tile units work at the same time.
  * A is loaded with the hint that it will not be used again soon, which leaves L1 to B. Between
- * chunks, of which most matrices have one, the tiles of C rest in scratch, where 32 x 32 of them are
- * 4 KiB in a row: storing and loading C costs more than tiles of B from L2. Edges in rows
+ * chunks, of which most matrices have one, the tiles of C rest in scratch, where 32 x 32 of them
+ * are 4 KiB in a row: storing and loading C costs more than tiles of B from L2. Edges in rows
  * and columns are shapes of the tile configuration, so that nothing is read or written outside, and
  * short tiles take less time.
  *

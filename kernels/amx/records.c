@@ -235,7 +235,7 @@ PACKED_CODE_TYPES(DEFINE_KERNEL)
     }                                                                                            \
     static void gemm_##type(const struct gemm_args *g)                                           \
     {                                                                                            \
-        gemm_floats(g, BLOCK_##type, FLOAT_MIN_ROWS(type), &source_##type);                            \
+        gemm_floats(g, BLOCK_##type, FLOAT_MIN_ROWS(type), &source_##type);                      \
     }
 DEFINE_FLOAT_KERNEL(F32, f32)
 DEFINE_FLOAT_KERNEL(F16, f16)
@@ -256,14 +256,14 @@ DEFINE_FLOAT_KERNEL(F16, f16)
 #define MIXED_RECORD(type)                                                                       \
     RECORD(type, "", 2, ACT_BF16_Q8, quantize_codes, scratch_##type, MIN_ROWS(type), gemm_##type)
 #define TILES_RECORD(type)                                                                       \
-    RECORD(type, " tiles", 2, ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),  \
-           0, gemm_tiles_##type)
+    RECORD(type, " tiles", 2, ACT_BF16, AMX_NAME(tile_quantize_rows),                            \
+           AMX_NAME(tile_gemm_scratch), 0, gemm_tiles_##type)
 #define FLOAT_RECORD(type, suffix, rows, product)                                                \
     RECORD(type, suffix, 1, ACT_BF16X3_F32, quantize_floats, scratch_##type, rows, product)
 /* Few rows are bound by memory, which tiles of weights as they are keep up with. */
 #define BF16_RECORD                                                                              \
-    RECORD(BF16, "", 2, ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch),        \
-           0, gemm_bf16)
+    RECORD(BF16, "", 2, ACT_BF16, AMX_NAME(tile_quantize_rows), AMX_NAME(tile_gemm_scratch), 0,  \
+           gemm_bf16)
 
 const struct gemm_kernel *AMX_NAME(amx_q_kernels)(size_t *count)
 {

@@ -9,7 +9,8 @@ static void gate_up_tile(struct forward *f, const struct worker *worker,
     const struct worker_scratch *scratch = &f->scratch[worker->index];
     float *gate = scratch->tile, *up = scratch->up;
     struct product up_product = {&layer->up, expert, a, row0, m, up, TILE_STRIDE, NULL};
-    struct product gate_product = {&layer->gate, expert, a, row0, m, gate, TILE_STRIDE, &up_product};
+    struct product gate_product = {&layer->gate, expert, a,           row0,
+                                   m,            gate,   TILE_STRIDE, &up_product};
     product_columns(f, worker, &gate_product, columns);
     product_columns(f, worker, &up_product, columns);
     for (int i = 0; i < m; i++) {
@@ -17,7 +18,8 @@ static void gate_up_tile(struct forward *f, const struct worker *worker,
         f->kernels->rows.silu_mul(row, row, up + (size_t)i * TILE_STRIDE,
                                   (size_t)(columns->n1 - columns->n0));
     }
-    struct acts_source source = {gate, TILE_STRIDE, slot, m, layer->down.k, columns->n0, columns->n1};
+    struct acts_source source = {
+        gate, TILE_STRIDE, slot, m, layer->down.k, columns->n0, columns->n1};
     acts_write(f, &f->ffn_acts, matrix_formats(&layer->down, m), &source);
 }
 
@@ -45,7 +47,8 @@ struct fetch fetch_ffn(const struct forward *f, const struct worker *worker,
         return fetch_rows(f, worker, &layer->router);
     if (f->n_tokens > FEW_TOKENS)
         return (struct fetch){NULL, 0};
-    return fetch_dealt(worker, &layer->gate, 0, gate_up_block(worker, &layer->gate, 1, f->n_tokens));
+    int block = gate_up_block(worker, &layer->gate, 1, f->n_tokens);
+    return fetch_dealt(worker, &layer->gate, 0, block);
 }
 
 void dense_ffn_block(struct forward *f, struct worker *worker, const struct layer_weights *layer,

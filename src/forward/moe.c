@@ -1,12 +1,12 @@
 /* The mixture of experts: route, sort (token, expert) pairs by expert, gate and up with the
  * activation, down, and the weighted sum back into the residual stream.
  *
- * A prompt has one phase for all of that: first come the items (expert, columns) of gate and up, then
- * those of down, each of which waits for its own expert only. What experts give is kept by pair, and
- * summed by token in a phase of its own. For few tokens an item of down is a block of columns that
- * walks the experts and adds to the stream. Either way no two workers add to the same element, and
- * a token's experts are summed in the order of their numbers: the result depends neither on the
- * team nor on what else is in the batch. */
+ * A prompt has one phase for all products of experts: first come the items (expert, columns) of gate
+ * and up, then those of down, each of which waits for its own expert only. What experts give is kept
+ * by pair, and summed by token in a phase of its own. For few tokens an item of down is a block of
+ * columns that walks the experts and adds to the stream. Either way no two workers add to the same
+ * element, and a token's experts are summed in the order of their numbers: the result depends
+ * neither on the team nor on what else is in the batch. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>

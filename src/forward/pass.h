@@ -6,12 +6,12 @@
 #include "forward/profile.h"
 #include "forward/rope.h"
 
-/* Rows and columns of a product that are computed at once at most: rows whose activations stay in L2
- * for all columns. Rows of TILE_STRIDE floats do not all begin in the same few sets of a cache. */
+/* Rows and columns of a product that are computed at once at most: rows whose activations stay in
+ * L2 for all columns. Rows of TILE_STRIDE floats do not all begin in the same few sets of a cache. */
 enum { MAX_ROW_BLOCK = 256, MAX_COLUMN_BLOCK = 512, TILE_STRIDE = MAX_COLUMN_BLOCK + 16 };
 
-/* So few tokens that every worker norms, quantizes and routes them for itself, which takes less time
- * than waiting for others. */
+/* So few tokens that every worker norms, quantizes and routes them for itself, which takes less
+ * time than waiting for others. */
 enum { FEW_TOKENS = 4 };
 
 /* Ranges that the keys of a single token are split into at most. */
@@ -129,7 +129,7 @@ void end_phase_fetching(struct forward *f, struct worker *worker, enum phase pha
 /* The bits of what a product of n_rows rows reads; 0 for an absent matrix. */
 unsigned matrix_formats(const struct matrix *matrix, int n_rows);
 
-/* The same of n_rows (at least one) in products of `rows` each, the last of which may have fewer. */
+/* The same of n_rows (one or more) in products of `rows` each, the last of which may have fewer. */
 unsigned block_formats(const struct matrix *matrix, int n_rows, int rows);
 
 /* Columns [k0, k1) of m rows, from x (ldx floats apart, column k0 first), to rows row0.. of `acts`,
@@ -150,7 +150,7 @@ struct product {
     int row0, m; /* rows of a */
     float *c;    /* [m, n] */
     size_t ldc;
-    const struct product *next; /* of the same columns and weight type, if known: it is fetched ahead */
+    const struct product *next; /* of the same columns and weight type: fetched ahead; or NULL */
 };
 
 /* The work items of a phase: blocks of columns of one or several matrices (a *group* each).
@@ -228,8 +228,8 @@ void attention_block(struct forward *f, struct worker *worker, int layer);
 /* Widths of the items of gate and up are multiples of it: of each one's NR, and of the blocks that
  * their result is quantized in. */
 enum { GATE_UP_ALIGN = 32 };
-/* gate and up for columns of an expert (0 where dense) and m rows of `a` from row0 on; the activated
- * result becomes rows slot.. of f->ffn_acts. */
+/* gate and up for columns of an expert (0 where dense) and m rows of `a` from row0 on; the
+ * activated result becomes rows slot.. of f->ffn_acts. */
 void gate_up_columns(struct forward *f, const struct worker *worker,
                      const struct layer_weights *layer, int expert, const struct acts *a, int row0,
                      int m, int slot, const struct columns *columns);
