@@ -138,15 +138,7 @@ static void quantize_block(const float *x, int8_t *q, float *scale, float *sum)
 
 static void quantize_rows(const struct quantize_args *args)
 {
-    const size_t k = (size_t)args->k;
-    for (int i = 0; i < args->m; i++) {
-        const float *x = args->x + (size_t)i * args->ldx;
-        int8_t *q = (int8_t *)args->a + (size_t)i * args->a_stride;
-        float *scale = (float *)(q + act_q8_scale_offset(k));
-        float *sum = (float *)(q + act_q8_sum_offset(k));
-        for (int b = args->k0 / 32; b < args->k1 / 32; b++, x += 32)
-            quantize_block(x, q + 32 * b, &scale[b], &sum[b]);
-    }
+    quantize_q8_rows(args, quantize_block);
 }
 
 /* ---- Records ---- */

@@ -108,7 +108,6 @@ static void publish(_Atomic uint32_t *word, _Atomic int *sleepers, uint32_t valu
 
 /* ---- Inside a run ---------------------------------------------------------------------------- */
 
-/* The number of the phase that ends. */
 uint32_t team_arrive(struct worker *worker)
 {
     struct team *team = worker->team;
@@ -148,16 +147,14 @@ int team_take(struct worker *worker)
     return team_take_from(worker, 0);
 }
 
-void team_await(const _Atomic int *count, int value)
+void team_await(const _Atomic uint32_t *count, uint32_t value)
 {
-    while (atomic_load_explicit(count, memory_order_acquire) != value) {
-        uint64_t start = __builtin_ia32_rdtsc();
-        do {
-            if (atomic_load_explicit(count, memory_order_acquire) == value)
-                return;
-            __builtin_ia32_pause();
-        } while (__builtin_ia32_rdtsc() - start < SPIN_TICKS);
-        sched_yield(); /* somebody else may want the core that the work waits for */
+    uint32_t now = atomic_load_explicit(count, memory_order_acquire);
+    while (now != value) {
+        uint32_t before = now;
+        now = spin(count, before);
+        if (now == before)
+            sched_yield(); /* somebody else may want the core that the work waits for */
     }
 }
 

@@ -50,7 +50,7 @@ void team_run(struct team *team, int n_workers, team_fn *fn, void *arg);
 void team_barrier(struct worker *worker);
 
 /* The same in two steps, between which a worker may do what others do not wait for, until
- * team_passed tells that all have come. */
+ * team_passed tells that all have come. An arrival is the number of the phase that ends. */
 uint32_t team_arrive(struct worker *worker);
 bool team_passed(const struct worker *worker, uint32_t arrival);
 void team_wait(struct worker *worker, uint32_t arrival);
@@ -69,7 +69,7 @@ bool team_serves(const struct worker *worker, int node);
 
 /* Waits until *count is `value`, which other workers bring it to without waiting for this one. What
  * they wrote before (with a release) is seen after. */
-void team_await(const _Atomic int *count, int value);
+void team_await(const _Atomic uint32_t *count, uint32_t value);
 
 /* The share [*begin, *end) of n items of this worker: contiguous, equal to within `align`. */
 void team_share(const struct worker *worker, int n, int align, int *begin, int *end);

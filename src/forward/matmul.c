@@ -119,13 +119,12 @@ bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct
 
 /* ---- Fetching ahead -------------------------------------------------------------------------- */
 
-/* Packed columns lie one after the other; the file's rows as well. */
+/* Of a packed matrix, whose columns lie one panel after the other. */
 static const uint8_t *columns_at(const struct matrix *matrix, int expert, int part, int n0)
 {
     const struct matrix_part *p = &matrix->parts[part];
-    const struct gemm_kernel *kernel = matrix->kernel;
-    const uint8_t *data = p->data + (size_t)expert * p->matrix_bytes;
-    return kernel->pack ? data + kernel->packed_bytes(n0 - p->n0, matrix->k) : data;
+    return p->data + (size_t)expert * p->matrix_bytes +
+           matrix->kernel->packed_bytes(n0 - p->n0, matrix->k);
 }
 
 struct fetch fetch_dealt(const struct worker *worker, const struct matrix *matrix, int expert,
@@ -189,7 +188,7 @@ void product_columns(const struct forward *f, const struct worker *worker,
         .scratch = f->scratch[worker->index].gemm,
     };
     const struct product *next = product->next;
-    if (next)
+    if (next && next->matrix->kernel->pack)
         args.next = columns_at(next->matrix, next->expert, columns->part, columns->n0);
     if (kernel->begin)
         kernel->begin();

@@ -1,12 +1,12 @@
 /* The mixture of experts: route, sort (token, expert) pairs by expert, gate and up with the
  * activation, down, and the weighted sum back into the residual stream.
  *
- * A prompt has one phase for all products of experts: first come the items (expert, columns) of gate
- * and up, then those of down, each of which waits for its own expert only. What experts give is kept
- * by pair, and summed by token in a phase of its own. For few tokens an item of down is a block of
- * columns that walks the experts and adds to the stream. Either way no two workers add to the same
- * element, and a token's experts are summed in the order of their numbers: the result depends
- * neither on the team nor on what else is in the batch. */
+ * A prompt has one phase for all products of experts: first come the items (expert, columns) of
+ * gate and up, then those of down, each of which waits for its own expert only. What experts give
+ * is kept by pair, and summed by token in a phase of its own. For few tokens an item of down is a
+ * block of columns that walks the experts and adds to the stream. Either way no two workers add to
+ * the same element, and a token's experts are summed in the order of their numbers: the result
+ * depends neither on the team nor on what else is in the batch. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -340,9 +340,9 @@ static int block_of(int block, int i, int n_active)
     return i < n_active - n_active / 4 ? block : part;
 }
 
-static void await_expert(struct forward *f, const struct worker *worker, int expert, int n_ff)
+static void await_expert(struct forward *f, const struct worker *worker, int expert, uint32_t n_ff)
 {
-    const _Atomic int *done = &f->columns_done[expert];
+    const _Atomic uint32_t *done = &f->columns_done[expert];
     if (atomic_load_explicit(done, memory_order_acquire) == n_ff)
         return;
     mark_phase(f, worker, PHASE_DOWN);
@@ -365,8 +365,8 @@ static void experts_phase(struct forward *f, struct worker *worker,
             while (walk_take(&walk, &layer->gate, block_of(gate_block, i, n), &columns)) {
                 int expert = routing->active[i];
                 expert_columns(f, worker, layer, routing, a, expert, &columns);
-                atomic_fetch_add_explicit(&f->columns_done[expert], columns.n1 - columns.n0,
-                                          memory_order_release);
+                uint32_t done = (uint32_t)(columns.n1 - columns.n0);
+                atomic_fetch_add_explicit(&f->columns_done[expert], done, memory_order_release);
             }
     mark_phase(f, worker, PHASE_GATE_UP);
     walk_again(&walk);
@@ -374,7 +374,7 @@ static void experts_phase(struct forward *f, struct worker *worker,
         for (int i = 0; i < n; i++)
             while (walk_take(&walk, &layer->down, block_of(down_block, i, n), &columns)) {
                 int expert = routing->active[i];
-                await_expert(f, worker, expert, n_ff);
+                await_expert(f, worker, expert, (uint32_t)n_ff);
                 expert_down(f, worker, &layer->down, routing, expert, &columns);
             }
     end_phase(f, worker, PHASE_DOWN);

@@ -79,7 +79,7 @@ struct forward {
     struct acts attn_acts; /* rows of the heads' output */
     struct acts ffn_acts;  /* [n_slots] rows of silu(gate) * up; n_slots = n_batch where dense */
     struct routing routing;
-    _Atomic int *columns_done; /* [n_expert] columns of gate and up that are in ffn_acts */
+    _Atomic uint32_t *columns_done; /* [n_expert] columns of gate and up that are in ffn_acts */
     float *down;           /* [n_slots, down_stride] what experts give, before it is summed */
     size_t down_stride;    /* floats: rows do not all begin in the same sets of a cache */
     struct worker_scratch *scratch; /* [n_workers] */
@@ -233,6 +233,7 @@ enum { GATE_UP_ALIGN = 32 };
 void gate_up_columns(struct forward *f, const struct worker *worker,
                      const struct layer_weights *layer, int expert, const struct acts *a, int row0,
                      int m, int slot, const struct columns *columns);
+/* column_block of gate and up, so aligned. */
 int gate_up_block(const struct worker *worker, const struct matrix *gate, int n_groups, int n_rows);
 /* What a worker reads first of the feed-forward of a layer. */
 struct fetch fetch_ffn(const struct forward *f, const struct worker *worker,

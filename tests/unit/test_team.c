@@ -22,17 +22,26 @@ struct phases {
     _Atomic int wrong;
 };
 
+/* Relaxed, as what is seen of it is the barrier's business. */
+static void take_items(struct worker *worker, struct phases *p, int phase)
+{
+    for (int i = team_take(worker); i < N_ITEMS; i = team_take(worker))
+        atomic_fetch_add_explicit(&p->taken[phase][i], 1, memory_order_relaxed);
+}
+
+static void sum_items(const struct worker *worker, struct phases *p, int phase)
+{
+    for (int i = 0; i < N_ITEMS; i++)
+        p->sums[worker->index] += atomic_load_explicit(&p->taken[phase][i], memory_order_relaxed);
+}
+
 static void walk_phases(struct worker *worker, void *arg)
 {
     struct phases *p = arg;
     for (int phase = 0; phase < N_PHASES; phase++) {
-        for (int i = team_take(worker); i < N_ITEMS; i = team_take(worker))
-            atomic_fetch_add(&p->taken[phase][i], 1);
+        take_items(worker, p, phase);
         team_barrier(worker);
-        int sum = 0;
-        for (int i = 0; i < N_ITEMS; i++)
-            sum += atomic_load_explicit(&p->taken[phase][i], memory_order_relaxed);
-        p->sums[worker->index] += sum;
+        sum_items(worker, p, phase);
         team_barrier(worker);
     }
 }
@@ -191,9 +200,9 @@ static void each_node_has_its_queue(void **state)
 
 enum { N_STAGES = 500 };
 
-/* Each stage has two items, of which the second waits for the first: nothing is passed at a barrier. */
+/* Each stage has two items, the second of which waits for the first: no barrier passes anything. */
 struct stages {
-    _Atomic int done[N_STAGES];
+    _Atomic uint32_t done[N_STAGES];
     int written[N_STAGES];
     _Atomic int sum; /* of what the second items saw */
 };
@@ -235,15 +244,11 @@ static void arrive_and_wait(struct worker *worker, void *arg)
 {
     struct phases *p = arg;
     for (int phase = 0; phase < N_PHASES; phase++) {
-        for (int i = team_take(worker); i < N_ITEMS; i = team_take(worker))
-            atomic_fetch_add_explicit(&p->taken[phase][i], 1, memory_order_relaxed);
+        take_items(worker, p, phase);
         uint32_t arrival = team_arrive(worker);
         bool passed = team_passed(worker, arrival);
         team_wait(worker, arrival);
-        int sum = 0;
-        for (int i = 0; i < N_ITEMS; i++)
-            sum += atomic_load_explicit(&p->taken[phase][i], memory_order_relaxed);
-        p->sums[worker->index] += sum;
+        sum_items(worker, p, phase);
         if (!team_passed(worker, arrival) || (worker->count == 1 && !passed))
             p->wrong++;
         team_barrier(worker);
