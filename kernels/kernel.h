@@ -164,6 +164,7 @@ struct gemm_args {
     const void *a;   /* [m] rows in the kernel's act_format, 64-byte aligned */
     size_t a_stride; /* bytes from row to row, a multiple of 64 */
     int m;           /* any, 0 included */
+    int min_rows;    /* of formats of two parts: with fewer rows the second is used, else the first */
     float *c;        /* C[i][j] for column n0 + j is c[i * ldc + j]; overwritten */
     size_t ldc;      /* floats */
     void *scratch;   /* scratch_bytes(k) bytes, 64-byte aligned, private to the calling thread */
@@ -177,7 +178,8 @@ struct gemm_kernel {
     uint32_t block_id;   /* weight type */
     enum act_format act_format;
     int mr, nr, kr;
-    int min_rows; /* of formats of two parts: with fewer rows gemm uses the second */
+    int min_rows; /* of formats of two parts: from how many rows on the first is faster, as a rule;
+                   * 0: the format has one */
     /* Packed layout: kernels of different ISAs that name the same layout read the same bytes.
      * Drawn in layout.h. NULL pack: the kernel reads the file's rows as they are. */
     size_t (*packed_bytes)(int n, int k);

@@ -152,10 +152,10 @@ static const struct gemm_kernel *lower_kernel(uint32_t block_id)
     return NULL;
 }
 
-static void gemm_mixed(const struct gemm_args *g, uint32_t block_id, int min_rows,
+static void gemm_mixed(const struct gemm_args *g, uint32_t block_id,
                        const struct tile_source *source)
 {
-    if (g->m >= min_rows) {
+    if (g->m >= g->min_rows) {
         AMX_NAME(tile_gemm)(g, source);
         return;
     }
@@ -183,10 +183,10 @@ static void quantize_codes(const struct quantize_args *args)
 }
 
 /* Tiles of floats take whole steps of depth only: a k that is no multiple is left to the others. */
-static void gemm_floats(const struct gemm_args *g, uint32_t block_id, int min_rows,
+static void gemm_floats(const struct gemm_args *g, uint32_t block_id,
                         const struct tile_source *source)
 {
-    if (g->m >= min_rows && g->k % TILE_K == 0) {
+    if (g->m >= g->min_rows && g->k % TILE_K == 0) {
         struct gemm_args tripled = *g;
         tripled.k = 3 * g->k;
         AMX_NAME(tile_gemm)(&tripled, source);
@@ -217,7 +217,7 @@ static void quantize_floats(const struct quantize_args *args)
     }                                                                                            \
     static void gemm_##type(const struct gemm_args *g)                                           \
     {                                                                                            \
-        gemm_mixed(g, BLOCK_##type, MIN_ROWS(type), &source_##type);                            \
+        gemm_mixed(g, BLOCK_##type, &source_##type);                                            \
     }
 PACKED_CODE_TYPES(DEFINE_KERNEL)
 
@@ -229,13 +229,9 @@ PACKED_CODE_TYPES(DEFINE_KERNEL)
         size_t many = AMX_NAME(tile_gemm_scratch)(3 * k);                                        \
         return few > many ? few : many;                                                          \
     }                                                                                            \
-    static void gemm_tiles_##type(const struct gemm_args *g)                                     \
-    {                                                                                            \
-        gemm_floats(g, BLOCK_##type, 0, &source_##type);                                         \
-    }                                                                                            \
     static void gemm_##type(const struct gemm_args *g)                                           \
     {                                                                                            \
-        gemm_floats(g, BLOCK_##type, FLOAT_MIN_ROWS(type), &source_##type);                      \
+        gemm_floats(g, BLOCK_##type, &source_##type);                                            \
     }
 DEFINE_FLOAT_KERNEL(F32, f32)
 DEFINE_FLOAT_KERNEL(F16, f16)
@@ -277,8 +273,8 @@ const struct gemm_kernel *AMX_NAME(amx_q_kernels)(size_t *count)
 const struct gemm_kernel *AMX_NAME(amx_tile_kernels)(size_t *count)
 {
     static const struct gemm_kernel kernels[] = {
-        PACKED_CODE_TYPES(TILES_RECORD) FLOAT_RECORD(F32, " tiles", 0, gemm_tiles_F32)
-        FLOAT_RECORD(F16, " tiles", 0, gemm_tiles_F16) BF16_RECORD};
+        PACKED_CODE_TYPES(TILES_RECORD) FLOAT_RECORD(F32, " tiles", 0, gemm_F32)
+        FLOAT_RECORD(F16, " tiles", 0, gemm_F16) BF16_RECORD};
     *count = sizeof kernels / sizeof kernels[0];
     return kernels;
 }

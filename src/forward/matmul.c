@@ -7,7 +7,7 @@ unsigned matrix_formats(const struct matrix *matrix, int n_rows)
     if (!kernel)
         return 0;
     bool one_part = kernel->min_rows == 0 || matrix->k % 32;
-    unsigned part = one_part ? ACT_BOTH : n_rows < kernel->min_rows ? ACT_SECOND : ACT_FIRST;
+    unsigned part = one_part ? ACT_BOTH : n_rows < *matrix->min_rows ? ACT_SECOND : ACT_FIRST;
     return part << 2 * kernel->act_format;
 }
 
@@ -183,6 +183,7 @@ void product_columns(const struct forward *f, const struct worker *worker,
         .a = product->a->data[kernel->act_format] + (size_t)product->row0 * stride,
         .a_stride = stride,
         .m = product->m,
+        .min_rows = *matrix->min_rows,
         .c = product->c,
         .ldc = product->ldc,
         .scratch = f->scratch[worker->index].gemm,

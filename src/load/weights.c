@@ -47,11 +47,15 @@ static bool is_vector(const struct model_tensor *tensor)
     return tensor->role != ROLE_TOKEN_EMBD && !model_role_is_matrix(tensor->role);
 }
 
-static void connect_matrix(const struct weights *weights, const struct plan *plan,
+static void connect_matrix(struct weights *weights, const struct plan *plan,
                            const struct placement *place, struct matrix *matrix)
 {
     const struct model_tensor *tensor = place->tensor;
-    *matrix = (struct matrix){.kernel = place->kernel, .n = (int)tensor->n, .k = (int)tensor->k};
+    int *min_rows = &weights->min_rows[tensor->source->type->id];
+    if (place->kernel->min_rows) /* others of the type may lie in another pool */
+        *min_rows = place->kernel->min_rows;
+    *matrix = (struct matrix){
+        .kernel = place->kernel, .n = (int)tensor->n, .k = (int)tensor->k, .min_rows = min_rows};
     size_t row_bytes = tensor->source->n_bytes / tensor->n_expert / tensor->n;
     for (int node = 0; node < plan->n_nodes; node++) {
         const struct placement_part *part = &place->parts[node];

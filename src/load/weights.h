@@ -20,6 +20,7 @@ struct matrix_part {
 struct matrix {
     const struct gemm_kernel *kernel; /* NULL: the model has no such matrix */
     int n, k;
+    const int *min_rows; /* that of its weight type in struct weights */
     struct matrix_part parts[NODES_MAX]; /* by node; only part 0 where weights are not sharded */
 };
 
@@ -38,6 +39,7 @@ struct weights {
     const float *rope_factors;            /* [n_rot / 2] divisors of the frequencies, or NULL */
     struct matrix output;
     struct layer_weights *layers;         /* [n_layer] */
+    int min_rows[BLOCK_ID_COUNT];         /* as gemm_kernel has it, or as calibrated (calibrate.c) */
     struct arena arenas[POOL_COUNT][NODES_MAX];
     bool mapped_cache; /* the arenas are a file's */
     float *vectors;

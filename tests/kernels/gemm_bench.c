@@ -65,6 +65,7 @@ static void multiply(struct bench_thread *thread, long round)
         .a = job.a,
         .a_stride = act_row_bytes(job.kernel->act_format, (size_t)job.k),
         .m = job.m,
+        .min_rows = job.kernel->min_rows,
         .c = (float *)thread->memory,
         .ldc = (size_t)job.n,
         .scratch = thread->memory + job.c_bytes,

@@ -312,6 +312,7 @@ static void check_columns(struct report *report, const struct gemm_case *g, int 
         .a = (const char *)g->a + (size_t)first * g->a_stride,
         .a_stride = g->a_stride,
         .m = m,
+        .min_rows = g->kernel->min_rows,
         .c = c + n0,
         .ldc = g->ldc,
         .scratch = g->scratch,
