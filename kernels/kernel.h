@@ -164,7 +164,7 @@ struct gemm_args {
     const void *a;   /* [m] rows in the kernel's act_format, 64-byte aligned */
     size_t a_stride; /* bytes from row to row, a multiple of 64 */
     int m;           /* any, 0 included */
-    int min_rows;    /* of formats of two parts: with fewer rows the second is used, else the first */
+    int min_rows;    /* of formats of two parts: with fewer rows the second is used */
     float *c;        /* C[i][j] for column n0 + j is c[i * ldc + j]; overwritten */
     size_t ldc;      /* floats */
     void *scratch;   /* scratch_bytes(k) bytes, 64-byte aligned, private to the calling thread */

@@ -180,6 +180,7 @@ static int open_weights(tsr_engine *engine, const struct tsr_settings *settings,
         status = weights_load(engine->plan, engine->team, &load, &engine->weights, error);
     if (status)
         return status;
+    engine_apply(engine, &engine->choice);
     log_weights(engine, settings);
     engine_log_residency(engine);
     engine_note_huge_pages(engine);
@@ -193,6 +194,7 @@ void tsr_engine_close(tsr_engine *engine)
     weights_free(engine->weights);
     team_destroy(engine->team);
     free(engine->seats);
+    free(engine->usable_seats);
     topology_close(engine->topology);
     if (engine->emulates_tiles)
         tile_emulator_uninstall();

@@ -6,6 +6,7 @@
 
 #include "base/cpu.h"
 #include "base/seats.h"
+#include "calibration.h"
 #include "load/weights.h"
 #include "text/tokenizer.h"
 
@@ -19,11 +20,16 @@ struct tsr_engine {
     struct seat *seats;      /* [n_seats] of the team */
     int n_seats;
     struct team *team;
+    struct seat *usable_seats; /* [n_usable] of a team of all CPUs that may be used */
+    int n_usable, n_physical;  /* CPUs, and of these those on cores of their own */
     struct topology *topology;
     enum tsr_numa numa;      /* TSR_NUMA_NONE where there is one node only */
     int home_node;           /* of the caller of tsr_engine_open: an index */
     struct node_shares shares;
     int n_threads, n_threads_batch;
+    int given_threads, given_threads_batch; /* of the settings; 0: chosen */
+    struct calibration_key key;
+    struct calibration_choice choice; /* of the settings' calibration; zeros where there is none */
     uint32_t cpu_flags;
     uint64_t huge_page_bytes; /* of the arenas, once loaded */
     const char *no_tiles; /* why AMX is not in use; NULL where it is */
@@ -55,9 +61,16 @@ int engine_plan(const struct tsr_settings *settings, tsr_engine **engine, struct
 int engine_make_plan(tsr_engine *engine, const struct tsr_settings *settings,
                      struct tsr_error *error);
 
-/* Where the threads of the team would sit: seats, the numbers of threads, NUMA mode and shares. */
+/* Where the threads of the team would sit: seats, the numbers of threads, NUMA mode and shares; and
+ * what of a calibration in the settings is used. */
 int engine_choose_seats(tsr_engine *engine, const struct tsr_settings *settings,
                         struct tsr_error *error);
+
+/* The numbers of threads: as given, or as calibrated, or one for each core. */
+void engine_choose_threads(tsr_engine *engine, const struct calibration_choice *choice);
+
+/* Gives the weights what was calibrated of the kernels. */
+void engine_apply(tsr_engine *engine, const struct calibration_choice *choice);
 
 /* What a session's settings come to. */
 struct session_shape {

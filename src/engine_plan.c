@@ -1,4 +1,5 @@
 /* Plans: the engine's own, and those of the public API, which are an engine without weights. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,11 +33,24 @@ static void warn_of_idle_overrides(const tsr_engine *engine, const struct tsr_se
                        settings->overrides[i]);
 }
 
+/* A calibration is of the kernels too, which the flags of pools and levels choose. */
+static int check_kernels(tsr_engine *engine, const struct tsr_settings *settings,
+                         struct tsr_error *error)
+{
+    engine->key.kernels = calibration_hash_kernels(engine->plan);
+    if (!settings->calibration || engine->choice.kernels == engine->key.kernels)
+        return 0;
+    return error_set(error, TSR_ESTALE,
+                     "--calibration: made with other kernels for the tensors (--isa, --amx, -ot, "
+                     "--pool-budget)");
+}
+
 int engine_make_plan(tsr_engine *engine, const struct tsr_settings *settings,
                      struct tsr_error *error)
 {
     struct cpu_info cpu;
     cpu_detect(&cpu);
+    snprintf(engine->key.cpu, sizeof engine->key.cpu, "%s", cpu.model + strspn(cpu.model, " "));
     int status = cpu_select(&cpu, settings->isa, settings->amx, settings->emulate_tiles,
                             &engine->cpu_flags, error);
     if (!status)
@@ -56,6 +70,8 @@ int engine_make_plan(tsr_engine *engine, const struct tsr_settings *settings,
                                  .no_tiles = engine->no_tiles};
     memcpy(plan.budgets, settings->pool_budgets, sizeof plan.budgets);
     status = plan_create(engine->model, engine->kernels, &plan, &engine->plan, error);
+    if (!status)
+        status = check_kernels(engine, settings, error);
     if (!status)
         warn_of_idle_overrides(engine, settings);
     return status;

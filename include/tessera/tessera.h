@@ -51,7 +51,8 @@ extern "C" {
     X(ECANCELED, -7, "cancelled")                                               \
     X(ESYSTEM, -8, "the operating system refused")                              \
     X(ECPU, -9, "this CPU lacks what was asked for")                            \
-    X(ETEMPLATE, -10, "the chat template cannot be rendered")
+    X(ETEMPLATE, -10, "the chat template cannot be rendered")                   \
+    X(ESTALE, -11, "made for another machine, model or settings")
 
 enum tsr_code {
     TSR_OK = 0,
@@ -125,6 +126,10 @@ struct tsr_settings {
      * file there that is stale or damaged is replaced, with a line to `log`; a folder that cannot be
      * written is TSR_EIO. Such a file must not be cut short while an engine uses it. */
     const char *pack_cache;
+    /* What tsr_engine_calibrate found, as JSON: gives the numbers of threads that are 0, and of rows
+     * from which tiles are used. TSR_ESTALE where it was made on another machine, for another model
+     * or under settings with other kernels; TSR_EFORMAT where it is damaged. NULL: none. */
+    const char *calibration;
     bool no_huge_pages;        /* do not ask the system for huge pages */
     tsr_log_fn *log;           /* NULL: silent */
     tsr_progress_fn *progress; /* NULL: none */
@@ -246,6 +251,26 @@ TSR_API void tsr_engine_close(tsr_engine *engine);
 
 /* Fills `info` up to its struct_size. */
 TSR_API void tsr_engine_info(const tsr_engine *engine, struct tsr_engine_info *info);
+
+/* Measures, for about `seconds` (0: 3; slow models take longer), how many threads are the fastest
+ * for prompts and for generation, and from how many rows on tiles are faster than vectors, by weight
+ * type; this engine then works with what was found, but for numbers of threads that its settings
+ * gave. Takes the memory of a session of up to 512 tokens meanwhile. Calls `progress` of the
+ * settings with stage "calibrating".
+ *
+ * `*json` is owned by the caller (tsr_free): {"calibration": version, "machine": {"cpu", "cpus",
+ * "isa", "emulated", "numa"}, "model": {"name", "files", "kernels"}, "prompt": {"tokens",
+ * "threads": [{"threads", "tokens_per_second", "samples"}]}, "generation": {"depth", "threads"},
+ * "kernels": [{"type", "name", "n", "k", "default_min_rows", "gflops": [{"rows", "tiles",
+ * "vectors"}]}], "choice": {"n_threads", "n_threads_batch", "min_rows": {type: rows, or null for
+ * never}}}. To be kept as a whole, for tsr_settings.calibration.
+ *
+ * No other function may use the engine or its sessions meanwhile. Sessions that are open stay as
+ * they are; they use the new numbers up to the threads that the engine had when they were opened.
+ * On failure nothing has changed. `error` may be NULL. Errors: TSR_EINVAL (opened with vocab_only),
+ * TSR_ENOMEM, TSR_ESYSTEM, TSR_ECANCELED. Since 0.1. */
+TSR_API int tsr_engine_calibrate(tsr_engine *engine, double seconds, char **json,
+                                 struct tsr_error *error);
 
 /* The last error message of this engine and its sessions; "" when there was none. Valid until the
  * next failing call on the same engine. */

@@ -12,12 +12,10 @@
 #include <unistd.h>
 
 #include "bench/process.h"
-#include "bench/shape.h"
 #include "cli/bench.h"
 #include "cli/commands.h"
 #include "cli/common.h"
 #include "cli/interrupt.h"
-#include "cli/progress.h"
 
 enum { MAX_ROOFS = 2 * MAX_LIST, WARM_UP_TOKENS = 16 };
 static const double roof_seconds = 0.1; /* of each of several measurements of each roof */
@@ -368,40 +366,16 @@ static int run_all(struct bench *bench)
 
 /* ---- The command ----------------------------------------------------------------------------- */
 
-/* Makes the model that --shape asks for; its path is that of a file without a name. */
-static int make_shape(struct bench *bench, int *fd)
-{
-    const struct options *options = bench->options;
-    struct shape_model shape;
-    struct tsr_error error;
-    if (shape_parse(options->bench.shape, &shape, &error))
-        return usage_error(options->command, "--shape: %s", error.text);
-    int code = shape_make(&shape, progress_report, fd, &error);
-    progress_clear();
-    if (code == TSR_ECANCELED)
-        return EXIT_INTERRUPTED;
-    if (code)
-        return fail(options->command, "--shape: %s", error.text);
-    snprintf(bench->path, sizeof bench->path, "/proc/self/fd/%d", *fd);
-    return EXIT_DONE;
-}
-
 int command_bench(const struct options *options)
 {
     static struct bench bench; /* large */
     bench = (struct bench){.options = options, .random = 88172645463325252u};
     bench.report = (struct bench_report){.format = (enum bench_format)options->bench.format,
                                          .model = &bench.model};
-    if (options->bench.shape && options->model)
-        return usage_error(options->command, "-m and --shape exclude each other");
     if (options->bench.profile && options->bench.format == BENCH_CSV)
         return usage_error(options->command, "--profile needs -o md or -o json");
     interrupt_catch();
-    int fd = -1, status = EXIT_DONE;
-    if (options->bench.shape)
-        status = make_shape(&bench, &fd);
-    else if (!model_path(options, bench.path, sizeof bench.path))
-        status = EXIT_FAILED;
+    int fd, status = model_or_shape(options, bench.path, sizeof bench.path, &fd);
     if (status == EXIT_DONE)
         status = run_all(&bench);
     if (fd >= 0)

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bench/shape.h"
+#include "cli/calibrate.h"
 #include "cli/interrupt.h"
 #include "cli/progress.h"
 #include "config.h"
@@ -105,6 +107,44 @@ bool model_path(const struct options *options, char *path, size_t size)
     return false;
 }
 
+/* Makes the model that --shape asks for; its path is that of a file without a name. */
+static int make_shape(const struct options *options, char *path, size_t size, int *fd)
+{
+    struct shape_model shape;
+    struct tsr_error error;
+    if (shape_parse(options->shape, &shape, &error))
+        return usage_error(options->command, "--shape: %s", error.text);
+    int code = shape_make(&shape, progress_report, fd, &error);
+    progress_clear();
+    if (code == TSR_ECANCELED)
+        return EXIT_INTERRUPTED;
+    if (code)
+        return fail(options->command, "--shape: %s", error.text);
+    snprintf(path, size, "/proc/self/fd/%d", *fd);
+    return EXIT_DONE;
+}
+
+int model_or_shape(const struct options *options, char *path, size_t size, int *fd)
+{
+    *fd = -1;
+    if (options->shape && options->model)
+        return usage_error(options->command, "-m and --shape exclude each other");
+    if (options->shape)
+        return make_shape(options, path, size, fd);
+    return model_path(options, path, size) ? EXIT_DONE : EXIT_FAILED;
+}
+
+/* With the --calibration, where there is one. */
+static int open_with(const struct options *options, struct tsr_settings *settings,
+                     tsr_engine **engine, struct tsr_error *error)
+{
+    int code = options->calibration && !settings->vocab_only
+                   ? calibration_open(options, settings, engine, error)
+                   : tsr_engine_open(settings, engine, error);
+    progress_clear();
+    return code;
+}
+
 int open_engine(const struct options *options, bool vocab_only, tsr_engine **engine)
 {
     char path[4096];
@@ -116,8 +156,7 @@ int open_engine(const struct options *options, bool vocab_only, tsr_engine **eng
     settings.vocab_only = vocab_only;
     settings.session = &session;
     struct tsr_error error = {0};
-    int code = tsr_engine_open(&settings, engine, &error);
-    progress_clear();
+    int code = open_with(options, &settings, engine, &error);
     if (code == TSR_ECANCELED && interrupted())
         return EXIT_INTERRUPTED;
     if (code < 0)

@@ -14,6 +14,10 @@ struct tsr_session_settings session_settings_from(const struct options *options)
  * that there is none. */
 bool model_path(const struct options *options, char *path, size_t size);
 
+/* The path of --shape's model, which stays until *fd is closed, or that of model_path (*fd is -1).
+ * An exit status, after reporting. */
+int model_or_shape(const struct options *options, char *path, size_t size, int *fd);
+
 /* Open, or report why not and return an exit status. */
 int open_engine(const struct options *options, bool vocab_only, tsr_engine **engine);
 int open_session(const struct options *options, tsr_engine *engine, tsr_session **session);

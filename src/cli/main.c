@@ -44,6 +44,13 @@ static const struct command commands[] = {
      "Shapes: qwen3-30b-a3b, qwen3-235b-a22b, qwen3-8b, llama-3.1-8b, mixtral-8x7b, tiny-moe;\n"
      "types: q4_0, q4_k_m, q6_k, q8_0, bf16 and the other block types.\n",
      OPT(MODEL) | OPTS_BENCH | OPTS_COMMON, command_bench},
+    {"calibrate", "", "the fastest numbers of threads, and of rows for tiles",
+     "Measures them on this machine with this model and prints what it found; '*' is what it chose.\n"
+     "-o writes the choice for --calibration of other commands; '-o -' prints it instead.\n",
+     OPT(MODEL) | OPT(SHAPE) | OPT(SECONDS) | OPT(OUTPUT) |
+         (OPTS_MACHINE & ~(OPT(THREADS) | OPT(THREADS_BATCH))) |
+         (OPTS_LOAD & ~OPT(CALIBRATION)) | OPTS_COMMON,
+     command_calibrate},
     {"logits", "", "the logits of every position",
      "Reads raw little-endian int32 ids, writes float32 [ids, vocabulary]. -b sets how many are\n"
      "evaluated at once.\n",

@@ -32,6 +32,8 @@ enum option_id {
     OPT_MLOCK,
     OPT_NO_HUGE_PAGES,
     OPT_PACK_CACHE,
+    OPT_CALIBRATION,
+    OPT_SECONDS,
     OPT_SYSTEM,
     OPT_TEMPLATE,
     OPT_VAR,
@@ -66,7 +68,7 @@ enum option_id {
 #define OPTS_MACHINE                                                                               \
     (OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA) | OPT(AMX) | OPT(EMULATE_TILES) | OPT(NUMA) |    \
      OPT(OVERRIDE) | OPT(POOL_BUDGET))
-#define OPTS_LOAD    (OPT(MLOCK) | OPT(NO_HUGE_PAGES) | OPT(PACK_CACHE))
+#define OPTS_LOAD    (OPT(MLOCK) | OPT(NO_HUGE_PAGES) | OPT(PACK_CACHE) | OPT(CALIBRATION))
 #define OPTS_SESSION (OPTS_MACHINE | OPT(CTX_SIZE) | OPT(BATCH_SIZE) | OPT(KV_TYPE))
 #define OPTS_BENCH                                                                                 \
     (OPT(SHAPE) | OPT(N_PROMPT) | OPT(N_GEN) | OPT(DEPTH) | OPT(REPEATS) | OPT(LIST_THREADS) |     \
@@ -93,7 +95,6 @@ struct number_list {
 
 /* What bench measures: every combination. */
 struct bench_options {
-    const char *shape;
     struct number_list n_prompt, n_gen, depths, threads, threads_batch, batches, isas;
     int repeats, format; /* enum bench_format */
     bool profile;
@@ -103,7 +104,8 @@ struct options {
     const struct command *command;
     uint64_t given; /* OPT() bits of the flags on the command line */
     const char *model, *prompt, *file, *system, *template_file, *messages, *tokens, *output;
-    const char *pack_cache;
+    const char *pack_cache, *calibration, *shape;
+    double seconds;
     int n_predict; /* -1: until an end token or a full context */
     int n_ctx, n_batch, n_threads, n_threads_batch;
     double temp, top_p, min_p, repeat_penalty;

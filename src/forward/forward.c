@@ -286,6 +286,6 @@ bool forward_run(struct forward *f, struct team *team, int n_workers,
     f->stop = false;
     if (f->profile)
         profile_call(f->profile);
-    team_run(team, n_workers, run_worker, f);
+    team_run(team, n_workers < f->n_workers ? n_workers : f->n_workers, run_worker, f);
     return !f->stop;
 }

@@ -34,7 +34,8 @@ struct forward_batch {
     const atomic_bool *cancel; /* seen between layers */
 };
 
-/* True when done, false when cancelled (the cache then has rubbish from `position` on). */
+/* On n_workers workers, or as many as there are buffers for. True when done, false when cancelled
+ * (the cache then has rubbish from `position` on). */
 bool forward_run(struct forward *forward, struct team *team, int n_workers,
                  const struct forward_batch *batch);
 

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 
 enum { PAGE = 4096, SAMPLE_STEP = 16 << 20, WRITE_STEP = 32 << 20 };
@@ -39,38 +40,12 @@ struct cache {
 
 /* ---- Hashes ---------------------------------------------------------------------------------- */
 
-/* FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/) on words, then on the bytes that remain. */
-static uint64_t hash(uint64_t seed, const void *data, size_t bytes)
-{
-    const uint64_t prime = UINT64_C(0x100000001b3);
-    const uint8_t *at = data;
-    for (; bytes >= 8; bytes -= 8, at += 8) {
-        uint64_t word;
-        memcpy(&word, at, 8);
-        seed = (seed ^ word) * prime;
-        seed ^= seed >> 32;
-    }
-    for (; bytes; bytes--, at++)
-        seed = (seed ^ *at) * prime;
-    return seed;
-}
-
-static uint64_t hash_number(uint64_t seed, uint64_t number)
-{
-    return hash(seed, &number, sizeof number);
-}
-
-static uint64_t hash_text(uint64_t seed, const char *text)
-{
-    return hash(seed, text, strlen(text) + 1);
-}
-
-static uint64_t hash_source(const struct gguf *gguf)
+uint64_t cache_hash_source(const struct gguf *gguf)
 {
     uint64_t seed = gguf_n_files(gguf);
     for (size_t i = 0; i < gguf_n_files(gguf); i++) {
         struct gguf_identity id = gguf_identity_at(gguf, i);
-        seed = hash(seed, &id, sizeof id);
+        seed = hash_bytes(seed, &id, sizeof id);
     }
     return seed;
 }
@@ -83,12 +58,12 @@ static uint64_t hash_place(uint64_t seed, const struct placement *place, int n_n
     seed = hash_text(seed, place->kernel ? place->kernel->name : "");
     uint64_t numbers[] = {source->type->id, (uint64_t)source->file, source->offset, source->n_bytes,
                           tensor->n, tensor->k, tensor->n_expert, (uint64_t)place->pool};
-    seed = hash(seed, numbers, sizeof numbers);
+    seed = hash_bytes(seed, numbers, sizeof numbers);
     for (int node = 0; node < n_nodes; node++) {
         const struct placement_part *part = &place->parts[node];
         uint64_t rows[] = {(uint64_t)part->n0, (uint64_t)part->n1, part->matrix_bytes, part->bytes,
                            part->offset};
-        seed = hash(seed, rows, sizeof rows);
+        seed = hash_bytes(seed, rows, sizeof rows);
     }
     return seed;
 }
@@ -104,15 +79,17 @@ static uint64_t hash_plan(const struct plan *plan)
 static uint64_t hash_samples(const struct arena *arena)
 {
     uint64_t seed = arena->bytes;
-    for (size_t at = 0; at < arena->bytes; at += SAMPLE_STEP)
-        seed = hash(seed, arena->data + at, arena->bytes - at < PAGE ? arena->bytes - at : PAGE);
+    for (size_t at = 0; at < arena->bytes; at += SAMPLE_STEP) {
+        size_t left = arena->bytes - at;
+        seed = hash_bytes(seed, arena->data + at, left < PAGE ? left : PAGE);
+    }
     size_t last = arena->bytes > PAGE ? arena->bytes - PAGE : 0;
-    return hash(seed, arena->data + last, arena->bytes - last);
+    return hash_bytes(seed, arena->data + last, arena->bytes - last);
 }
 
 static uint64_t hash_header(const struct header *header)
 {
-    return hash(0, header, offsetof(struct header, self));
+    return hash_bytes(0, header, offsetof(struct header, self));
 }
 
 /* ---- What the file must be ------------------------------------------------------------------- */
@@ -122,7 +99,7 @@ static void expect(struct header *header, const struct plan *plan)
     *header = (struct header){.magic = "tsrpack",
                               .layout_version = KERNEL_LAYOUT_VERSION,
                               .header_bytes = sizeof *header,
-                              .source = hash_source(plan->model->gguf),
+                              .source = cache_hash_source(plan->model->gguf),
                               .plan = hash_plan(plan),
                               .file_bytes = PAGE};
     for (int pool = 0; pool < POOL_COUNT; pool++)

@@ -25,6 +25,9 @@ const char *cache_path(const struct cache *cache);
 /* Maps the arenas, read-only. NULL, or why the file is of no use (static). */
 const char *cache_map(const struct cache *cache, struct arena arenas[POOL_COUNT][NODES_MAX]);
 
+/* Tells the files of a model from others, and from themselves before they were changed. */
+uint64_t cache_hash_source(const struct gguf *gguf);
+
 /* Opens a new file and makes room in it, before the work of packing is done. `*busy`: another
  * process is writing the same file; nothing was begun. Errors: TSR_EIO, with the folder. */
 int cache_begin(struct cache *cache, bool *busy, struct tsr_error *error);

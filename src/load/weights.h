@@ -39,7 +39,7 @@ struct weights {
     const float *rope_factors;            /* [n_rot / 2] divisors of the frequencies, or NULL */
     struct matrix output;
     struct layer_weights *layers;         /* [n_layer] */
-    int min_rows[BLOCK_ID_COUNT];         /* as gemm_kernel has it, or as calibrated (calibrate.c) */
+    int min_rows[BLOCK_ID_COUNT];         /* of gemm_kernel, or as calibrated */
     struct arena arenas[POOL_COUNT][NODES_MAX];
     bool mapped_cache; /* the arenas are a file's */
     float *vectors;
