@@ -25,22 +25,36 @@ __attribute__((format(printf, 3, 4))) static int set_error(struct tsr_error *err
     return error->code = code;
 }
 
-/* The file's name always has a whole calibration, the old one or the new one. */
-static int write_file(const char *path, const char *json, struct tsr_error *error)
-{
+/* A calibration that is being written beside the file whose place it takes once it is complete. */
+struct output {
+    const char *path;
     char temporary[4096];
-    if (snprintf(temporary, sizeof temporary, "%s.tmp", path) >= (int)sizeof temporary)
+    FILE *file; /* NULL: none */
+};
+
+/* Before the work of measuring is done. */
+static int begin_output(struct output *output, const char *path, struct tsr_error *error)
+{
+    const size_t size = sizeof output->temporary;
+    output->path = path;
+    if ((size_t)snprintf(output->temporary, size, "%s.%d.tmp", path, (int)getpid()) >= size)
         return set_error(error, TSR_EINVAL, "%.100s...: the path is too long", path);
-    FILE *file = fopen(temporary, "w");
-    if (!file)
-        return set_error(error, TSR_EIO, "%s: %s", temporary, strerror(errno));
-    bool written = fputs(json, file) >= 0 && fputc('\n', file) >= 0;
-    written = fclose(file) == 0 && written;
-    if (written && rename(temporary, path) == 0)
+    output->file = fopen(output->temporary, "w");
+    if (!output->file)
+        return set_error(error, TSR_EIO, "%s: %s", output->temporary, strerror(errno));
+    return TSR_OK;
+}
+
+/* json NULL: there is none, and the file stays what it was. */
+static int finish_output(struct output *output, const char *json, struct tsr_error *error)
+{
+    bool written = json && fputs(json, output->file) >= 0 && fputc('\n', output->file) >= 0;
+    written = fclose(output->file) == 0 && written;
+    if (written && rename(output->temporary, output->path) == 0)
         return TSR_OK;
-    set_error(error, TSR_EIO, "%s: %s", path, strerror(errno));
-    unlink(temporary);
-    return TSR_EIO;
+    int saved = errno;
+    unlink(output->temporary);
+    return json ? set_error(error, TSR_EIO, "%s: %s", output->path, strerror(saved)) : TSR_OK;
 }
 
 /* The file's text, owned by the caller; "" where there is no file. */
@@ -68,15 +82,25 @@ static int read_calibration(const char *path, char **text, struct tsr_error *err
 
 /* ---- The flag -------------------------------------------------------------------------------- */
 
-static int measure_and_keep(const struct options *options, tsr_engine *engine,
-                            struct tsr_error *error)
+/* Opens the engine without a calibration, and makes one. */
+static int measure(const struct options *options, const struct tsr_settings *settings,
+                   tsr_engine **engine, struct tsr_error *error)
 {
-    char *json;
-    int code = tsr_engine_calibrate(engine, 0, &json, error);
+    struct output output;
+    char *json = NULL;
+    int code = begin_output(&output, options->calibration, error);
+    if (code)
+        return code;
+    code = tsr_engine_open(settings, engine, error);
     if (!code)
-        code = write_file(options->calibration, json, error);
+        code = tsr_engine_calibrate(*engine, 0, &json, error);
+    int written = finish_output(&output, json, error);
     tsr_free(json);
-    return code;
+    if (code || written) {
+        tsr_engine_close(*engine);
+        *engine = NULL;
+    }
+    return code ? code : written;
 }
 
 int calibration_open(const struct options *options, struct tsr_settings *settings,
@@ -96,14 +120,7 @@ int calibration_open(const struct options *options, struct tsr_settings *setting
         return code;
     if (!options->quiet)
         note("%s: measuring, and writing it to %s", error->text, options->calibration);
-    code = tsr_engine_open(settings, engine, error);
-    if (!code)
-        code = measure_and_keep(options, *engine, error);
-    if (code) {
-        tsr_engine_close(*engine);
-        *engine = NULL;
-    }
-    return code;
+    return measure(options, settings, engine, error);
 }
 
 /* ---- The command ----------------------------------------------------------------------------- */
@@ -183,7 +200,6 @@ static void print_result(const json_t *result)
 
 static int report(const struct options *options, const char *json)
 {
-    struct tsr_error error;
     if (options->output && !strcmp(options->output, "-")) {
         output_format("%s\n", json);
         return EXIT_DONE;
@@ -193,9 +209,14 @@ static int report(const struct options *options, const char *json)
         return fail(options->command, "out of memory");
     print_result(result);
     json_decref(result);
-    if (options->output && write_file(options->output, json, &error))
-        return fail(options->command, "%s", error.text);
     return EXIT_DONE;
+}
+
+static int failed(const struct options *options, int code, const struct tsr_error *error)
+{
+    if (code == TSR_ECANCELED && interrupted())
+        return EXIT_INTERRUPTED;
+    return fail(options->command, "%s", error->text);
 }
 
 /* The options with a model whose path is known. */
@@ -203,20 +224,21 @@ static int calibrate(const struct options *options)
 {
     tsr_engine *engine;
     struct tsr_error error = {0};
-    char *json;
+    struct output output = {0};
+    char *json = NULL;
+    if (options->output && strcmp(options->output, "-") != 0 &&
+        begin_output(&output, options->output, &error))
+        return fail(options->command, "%s", error.text);
     int status = open_engine(options, false, &engine);
-    if (status != EXIT_DONE)
-        return status;
-    int code = tsr_engine_calibrate(engine, options->seconds, &json, &error);
-    progress_clear();
-    if (code == TSR_ECANCELED && interrupted())
-        status = EXIT_INTERRUPTED;
-    else if (code)
+    if (status == EXIT_DONE) {
+        int code = tsr_engine_calibrate(engine, options->seconds, &json, &error);
+        progress_clear();
+        status = code ? failed(options, code, &error) : report(options, json);
+        tsr_engine_close(engine);
+    }
+    if (output.file && finish_output(&output, json, &error))
         status = fail(options->command, "%s", error.text);
-    else
-        status = report(options, json);
     tsr_free(json);
-    tsr_engine_close(engine);
     return status;
 }
 
