@@ -18,16 +18,19 @@ enum {
     LEAST_PROMPT = 16,
     MOST_DEPTH = 64,
     MOST_GENERATED = 32, /* tokens of a sample */
-    LEAST_ROUNDS = 2,
+    LEAST_ROUNDS = 3,
     ROUNDS = 4, /* planned with; there are more where time is left */
     MOST_ROUNDS = 32
 };
 static const double default_seconds = 3.0;
-/* Parts of the time, of what is left. */
+/* Parts of the time that is left. */
 static const double kernels_part = 0.2, prompt_part = 0.55;
+static const double generation_part = 0.3; /* at least, of all */
 /* A number of threads is dropped below this share of the best, after one round and after more. */
 static const double dropped_at_first = 0.7, dropped_later = 0.85;
-static const double as_fast = 0.98;
+/* A number of threads is as good as another at this share of its speed; a larger one at a lower
+ * share, if prompts were shorter than they can be: longer ones have more work for each thread. */
+static const double as_fast = 0.98, as_fast_when_short = 0.9;
 
 struct run {
     tsr_engine *engine;
@@ -158,17 +161,16 @@ static int run_race(struct run *run, struct race *race, double until)
     return 0;
 }
 
-/* The first of those that are as fast as the best, within what a measurement is worth. The order is
- * that of candidates: the physical cores, which are the default; all CPUs; then fewer and fewer,
- * since longer contexts and larger batches than those measured have more work for each thread. */
-int calibrate_threads(const struct thread_rate *rates, int n)
+/* In the order of candidates (the physical cores, which are the default; all CPUs; then fewer and
+ * fewer) each has to be faster than what is chosen so far by more than a measurement is worth. */
+int calibrate_threads(const struct thread_rate *rates, int n, double fewer)
 {
-    double best = 0;
     int chosen = 0;
-    for (int i = 0; i < n; i++)
-        best = rates[i].rate > best ? rates[i].rate : best;
-    while (rates[chosen].rate < as_fast * best)
-        chosen++;
+    for (int i = 1; i < n; i++) {
+        double share = rates[i].n_threads < rates[chosen].n_threads ? fewer : as_fast;
+        if (rates[chosen].rate < share * rates[i].rate)
+            chosen = i;
+    }
     return chosen;
 }
 
@@ -230,13 +232,20 @@ static int size_generation(struct run *run, struct race *race, double seconds)
     }
 }
 
+/* What a prompt had time for, a context has. */
+static int context_depth(const struct run *run, int n_prompt)
+{
+    int most = n_prompt < MOST_DEPTH ? n_prompt : MOST_DEPTH;
+    return run->n_ctx / 2 < most ? run->n_ctx / 2 : most;
+}
+
 static int measure_generation(struct run *run, struct calibration *calibration, double seconds)
 {
     struct race race = {.rates = calibration->generation,
                         .n_rates = calibration->n_counts,
                         .n_threads = &run->engine->n_threads,
                         .step = 1,
-                        .depth = run->n_ctx / 2 < MOST_DEPTH ? run->n_ctx / 2 : MOST_DEPTH};
+                        .depth = context_depth(run, calibration->n_prompt)};
     double until = calibrate_now() + seconds;
     calibration->depth = race.depth;
     *race.n_threads = race.rates[0].n_threads;
@@ -260,8 +269,9 @@ static int measure_threads(struct run *run, struct calibration *calibration)
     double left = run->end - calibrate_now();
     status = measure_prompts(run, calibration, prompt_part * left);
     left = run->end - calibrate_now();
+    double least = generation_part * (run->end - run->start);
     if (!status)
-        status = measure_generation(run, calibration, left);
+        status = measure_generation(run, calibration, left > least ? left : least);
     tsr_session_close(run->session);
     return status;
 }
@@ -288,8 +298,9 @@ static int measure(tsr_engine *engine, double seconds, struct calibration *calib
     status = measure_threads(&run, calibration);
     if (status)
         return status;
-    int prompt = calibrate_threads(calibration->prompt, calibration->n_counts);
-    int generation = calibrate_threads(calibration->generation, calibration->n_counts);
+    double fewer = calibration->n_prompt < MOST_PROMPT ? as_fast_when_short : as_fast;
+    int prompt = calibrate_threads(calibration->prompt, calibration->n_counts, fewer);
+    int generation = calibrate_threads(calibration->generation, calibration->n_counts, as_fast);
     calibration->choice.n_threads_batch = calibration->prompt[prompt].n_threads;
     calibration->choice.n_threads = calibration->generation[generation].n_threads;
     if (engine->progress)

@@ -1,4 +1,4 @@
-/* Calibrations: what is chosen of measured speeds, what an engine does with it, and who may use it. */
+/* Calibrations: what is chosen of measured speeds, what engines do with it, and who may use it. */
 #include <limits.h>
 #include <math.h>
 #include <setjmp.h>
@@ -106,10 +106,13 @@ static void thresholds_lose_least(void **state)
 static void threads_within_the_noise_are_the_first(void **state)
 {
     (void)state;
-    const struct thread_rate rates[] = {{16, 98.5, 3}, {32, 100.0, 3}, {12, 90.0, 2}};
-    assert_int_equal(calibrate_threads(rates, 3), 0);
-    const struct thread_rate fewer[] = {{16, 80.0, 3}, {32, 70.0, 1}, {12, 90.0, 3}, {8, 91.0, 3}};
-    assert_int_equal(calibrate_threads(fewer, 4), 2);
+    const struct thread_rate alike[] = {{16, 98.5, 3}, {32, 100.0, 3}, {12, 90.0, 2}};
+    assert_int_equal(calibrate_threads(alike, 3, 0.98), 0);
+    const struct thread_rate fewer[] = {{16, 80.0, 3}, {32, 70.0, 1}, {12, 87.0, 3}, {8, 88.0, 3}};
+    assert_int_equal(calibrate_threads(fewer, 4, 0.98), 2);
+    assert_int_equal(calibrate_threads(fewer, 4, 0.9), 0);
+    const struct thread_rate more[] = {{16, 80.0, 3}, {32, 83.0, 3}, {12, 85.0, 3}};
+    assert_int_equal(calibrate_threads(more, 3, 0.9), 1);
 }
 
 /* ---- Round trip ------------------------------------------------------------------------------ */
@@ -340,7 +343,8 @@ static void others_are_refused(void **state)
     expect_refused_value(json, "choice", "n_threads", json_integer(0), bad, "threads");
     expect_refused_value(json, "choice", "n_threads_batch", json_integer(9999), bad, "threads");
     expect_refused_value(json, "choice", "n_threads", json_string("2"), bad, "nteger");
-    expect_refused_value(json, "choice", "min_rows", json_pack("{s:i}", "Q4_0", 0), bad, "min_rows");
+    json_t *no_rows = json_pack("{s:i}", "Q4_0", 0);
+    expect_refused_value(json, "choice", "min_rows", no_rows, bad, "min_rows");
     expect_refused_value(json, NULL, "machine", json_null(), bad, "--calibration: ");
 
     struct tsr_settings settings = make_settings(true, 1, json);
