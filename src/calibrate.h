@@ -23,8 +23,8 @@ int calibrate_kernels(const tsr_engine *engine, double seconds, calibrate_contin
 /* The row count of `rates` from which tiles pay; INT_MAX: never. */
 int calibrate_min_rows(const struct kernel_rates *rates);
 
-/* The place in `rates` of the number of threads to use. A number is as good as a smaller one that is
- * faster, if it has more than the share `fewer` of its speed. */
+/* The place in `rates` of the number of threads to use. A number is as good as a smaller one if it
+ * has the share `fewer` of its speed. */
 int calibrate_threads(const struct thread_rate *rates, int n, double fewer);
 
 #endif
