@@ -2,18 +2,22 @@
  * over blocks of keys.
  *
  *   for each block of MAX_KEYS keys: keys and values become tiles in scratch
- *     for each block of 32 query rows, in three stages
- *       scores   S = Q K^T    [32, keys], tiles
- *       weights  P = 2^(S - max), rounded to bf16, vectors; the rows of `out` are scaled where the
- *                maximum moved
+ *     for each block of 32 query rows
+ *       for each unit of 32 keys
+ *         scores   S = Q K^T    [32, 32], tiles
+ *         weights  P = 2^(S - base), cut to bf16, vectors
  *       values   out += P V   [32, d_v], tiles
  *
- * The stages of three neighbouring blocks of rows run together, a few tile products after every
- * few rows of weights, so that vector and tile units work at the same time.
+ * While vectors have the weights of a unit, tiles have the scores of the next one and the values of
+ * the block of rows before: little but keys and values comes from beyond L1.
+ *
+ * A row's base is near the largest of its scores, not equal to it: as long as none is above it by
+ * more than HEADROOM nothing has to be scaled, and units need not wait for each other's maxima.
  *
  * Queries are scaled by log2(e) too, so that weights are powers of two. The two k that share a lane
  * of a tile are 16 apart in all operands, which makes their pairs without shuffles. */
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "kernels/amx/block.h"
@@ -28,15 +32,16 @@ enum {
     MAX_ROWS = 512, /* query rows taken at once */
     MAX_KEYS = 256, /* keys of a block */
     MAX_BLOCKS = MAX_ROWS / BLOCK_SIDE,
-    /* Odd numbers of cache lines from row to row, see act_row_bytes. */
-    SCORE_STRIDE = MAX_KEYS + 16,       /* floats */
-    WEIGHT_STRIDE = 2 * MAX_KEYS + 64,  /* bytes */
+    UNIT = BLOCK_SIDE, /* keys of a unit */
+    WEIGHT_STRIDE = 2 * MAX_KEYS + 64, /* bytes, an odd number of cache lines: see act_row_bytes */
 };
 
 static const float log2_e = 0x1.715476p+0f, ln_2 = 0x1.62e430p-1f;
 
-/* Up to MAX_ROWS query rows and a block of keys, in the caller's scratch memory. Buffers of two
- * alternate between blocks of rows. */
+/* The binary logarithm of the largest weight, and a base below all scores of rows that have none. */
+static const float HEADROOM = 8.0f, NO_BASE = -0x1p120f;
+
+/* Up to MAX_ROWS query rows and a block of keys, in the caller's scratch memory. */
 struct pass {
     const struct attn_args *args;
     int first, count;  /* rows [first, first + count) of the arguments */
@@ -49,11 +54,20 @@ struct pass {
     uint8_t *q;          /* bf16 [MAX_ROWS, k_steps * BLOCK_STEP] */
     uint8_t *k_tiles;    /* [MAX_KEYS / 16][k_steps] tiles of 16 keys */
     uint8_t *v_tiles;    /* [width / 16][MAX_KEYS / BLOCK_STEP] tiles of 16 columns */
-    float *scores[2];    /* [BLOCK_SIDE, MAX_KEYS] */
-    uint8_t *weights[2]; /* bf16 [BLOCK_SIDE, MAX_KEYS] */
+    float *scores[2];    /* [BLOCK_SIDE, UNIT], of units in turn */
+    uint8_t *weights[2]; /* bf16 [BLOCK_SIDE, MAX_KEYS], of blocks of rows in turn */
     float *out;          /* [MAX_ROWS, width] */
-    float *max, *sum;    /* [MAX_ROWS] */
-    int n_visible[MAX_BLOCKS + 4]; /* of each block of rows, see block_keys */
+    float *base;         /* [MAX_ROWS] whole numbers */
+    float *sum;          /* [MAX_ROWS, VEC] of the weights; lanes are added in the end */
+    /* Of the keys of the block, for each block of rows: units that any of them sees, and keys that
+     * all of them see. */
+    int n_units[MAX_BLOCKS], n_open[MAX_BLOCKS];
+};
+
+/* UNIT keys for a block of rows. */
+struct unit {
+    int block, index; /* of rows; of the block of keys */
+    int turn;         /* which buffer has its scores */
 };
 
 static int round_up(int n, int to)
@@ -81,12 +95,12 @@ static size_t lay_out(struct pass *p, void *scratch, int d_k, int d_v)
     p->k_tiles = take(scratch, &used, (size_t)(MAX_KEYS / 16 * p->k_steps) * TILE_BYTES);
     p->v_tiles = take(scratch, &used, (size_t)(MAX_KEYS * p->width) * 2);
     for (int i = 0; i < 2; i++) {
-        p->scores[i] = take(scratch, &used, BLOCK_SIDE * SCORE_STRIDE * sizeof(float));
+        p->scores[i] = take(scratch, &used, BLOCK_SIDE * UNIT * sizeof(float));
         p->weights[i] = take(scratch, &used, BLOCK_SIDE * WEIGHT_STRIDE);
     }
     p->out = take(scratch, &used, MAX_ROWS * p->out_stride * sizeof(float));
-    p->max = take(scratch, &used, MAX_ROWS * sizeof(float));
-    p->sum = take(scratch, &used, MAX_ROWS * sizeof(float));
+    p->base = take(scratch, &used, MAX_ROWS * sizeof(float));
+    p->sum = take(scratch, &used, MAX_ROWS * VEC * sizeof(float));
     return used;
 }
 
@@ -208,138 +222,257 @@ static int visible_keys(const struct pass *p, int row)
     return count < 0 ? 0 : count < p->n_keys ? count : p->n_keys;
 }
 
-/* Keys that a block of rows needs, a multiple of BLOCK_SIDE: none for the two blocks before the
- * first and behind the last, where the stages begin and end. */
-static int *block_keys(struct pass *p, int block)
+static void count_units(struct pass *p)
 {
-    return &p->n_visible[block + 2];
-}
-
-static void count_keys(struct pass *p)
-{
-    memset(p->n_visible, 0, sizeof p->n_visible);
     for (int block = 0; block < p->n_blocks; block++) {
-        int most = 0;
-        for (int row = block * BLOCK_SIDE; row < (block + 1) * BLOCK_SIDE; row++)
-            most = visible_keys(p, row) > most ? visible_keys(p, row) : most;
-        *block_keys(p, block) = round_up(most, BLOCK_SIDE);
+        int most = 0, least = MAX_KEYS;
+        for (int row = block * BLOCK_SIDE; row < (block + 1) * BLOCK_SIDE; row++) {
+            int count = visible_keys(p, row);
+            most = count > most ? count : most;
+            least = count < least ? count : least;
+        }
+        p->n_units[block] = round_up(most, UNIT) / UNIT;
+        p->n_open[block] = least;
     }
 }
 
-/* ---- The stages ------------------------------------------------------------------------------ */
+/* ---- Scores and values ----------------------------------------------------------------------- */
 
-/* The scores of a block of rows and 32 keys. */
-static void multiply_keys(const struct pass *p, int block, int unit)
+static struct tile_block scores_of(const struct pass *p, const struct unit *unit)
 {
-    const uint8_t *tiles = p->k_tiles + 2 * unit * p->k_steps * TILE_BYTES;
-    block_product(&(struct tile_block){
-        .a = p->q + (size_t)(block * BLOCK_SIDE) * p->q_stride,
+    const uint8_t *tiles = p->k_tiles + 2 * unit->index * p->k_steps * TILE_BYTES;
+    return (struct tile_block){
+        .a = p->q + (size_t)(unit->block * BLOCK_SIDE) * p->q_stride,
         .a_stride = (ptrdiff_t)p->q_stride,
         .b = {tiles, tiles + p->k_steps * TILE_BYTES},
         .steps = p->k_steps,
-        .c = p->scores[block % 2] + unit * BLOCK_SIDE,
-        .ldc = SCORE_STRIDE,
-    });
+        .c = p->scores[unit->turn],
+        .ldc = UNIT,
+    };
 }
 
-/* The weighted sums of 32 columns of the values, for a block of rows. */
-static void multiply_values(const struct pass *p, int block, int unit, int n_keys)
+/* The weighted sums of BLOCK_SIDE columns of the values. */
+static struct tile_block values_of(const struct pass *p, int block, int column)
 {
     const int panel = MAX_KEYS / BLOCK_STEP * TILE_BYTES;
-    const uint8_t *tiles = p->v_tiles + 2 * unit * panel;
-    block_product(&(struct tile_block){
+    const uint8_t *tiles = p->v_tiles + 2 * column * panel;
+    return (struct tile_block){
         .a = p->weights[block % 2],
         .a_stride = WEIGHT_STRIDE,
         .b = {tiles, tiles + panel},
-        .steps = n_keys / BLOCK_STEP,
-        .c = p->out + (size_t)(block * BLOCK_SIDE) * p->out_stride + unit * BLOCK_SIDE,
+        .steps = p->n_units[block] * UNIT / BLOCK_STEP,
+        .c = p->out + (size_t)(block * BLOCK_SIDE) * p->out_stride + column * BLOCK_SIDE,
         .ldc = p->out_stride,
         .accumulate = true,
-    });
+    };
 }
 
-/* 2^x for x <= 0, to 2^-13 of it, which bf16 does not show; 2^-126 for all that is smaller. */
+/* What tiles do while vectors have the weights of a unit: the scores of the next one, then some
+ * columns of the values of the block of rows before. */
+struct tile_work {
+    struct unit next;
+    bool has_next;
+    int before, column, end;   /* block; columns in BLOCK_SIDE, none where `column` is `end` */
+    struct tile_block product; /* the one at hand, and its step */
+    int step;
+};
+
+static int count_steps(const struct pass *p, const struct tile_work *work)
+{
+    int steps = work->has_next ? p->k_steps : 0;
+    if (work->column < work->end)
+        steps += (work->end - work->column) * p->n_units[work->before] * UNIT / BLOCK_STEP;
+    return steps;
+}
+
+static ALWAYS_INLINE void begin_step(const struct pass *p, struct tile_work *work)
+{
+    if (work->step > 0)
+        return;
+    work->product = work->has_next ? scores_of(p, &work->next)
+                                   : values_of(p, work->before, work->column++);
+    work->has_next = false;
+    block_load_c(&work->product);
+}
+
+static ALWAYS_INLINE void end_step(struct tile_work *work)
+{
+    if (++work->step < work->product.steps)
+        return;
+    block_store_c(&work->product);
+    work->step = 0;
+}
+
+/* ---- Weights --------------------------------------------------------------------------------- */
+
+/* Hides what the rows of a block do not see of a unit. */
+static void hide_keys(const struct pass *p, const struct unit *unit)
+{
+    float *scores = p->scores[unit->turn];
+    for (int row = 0; row < BLOCK_SIDE; row++, scores += UNIT) {
+        int count = visible_keys(p, unit->block * BLOCK_SIDE + row) - unit->index * UNIT;
+        for (int i = 0; count < UNIT && i < UNIT; i += VEC) {
+            size_t n = count <= i ? 0 : count - i < VEC ? (size_t)(count - i) : VEC;
+            vec_store(scores + i, vec_first_n(vec_load(scores + i), vec_set1(-INFINITY), n));
+        }
+    }
+}
+
+static ALWAYS_INLINE vec largest(const float *scores)
+{
+    vec most = vec_load(scores);
+    for (int i = VEC; i < UNIT; i += VEC)
+        most = vec_max(most, vec_load(scores + i));
+    return most;
+}
+
+/* A new base of a row, to which all that it has so far is scaled: by a power of two, exactly. */
+static void raise_base(struct pass *p, const struct unit *unit, int row, float base)
+{
+    int index = unit->block * BLOCK_SIDE + row;
+    vec keep = vec_set1(exp2f(p->base[index] - base));
+    float *out = p->out + (size_t)index * p->out_stride, *sum = p->sum + index * VEC;
+    uint8_t *weights = p->weights[unit->block % 2] + row * WEIGHT_STRIDE;
+    for (int i = 0; i < p->width; i += VEC)
+        vec_store(out + i, vec_load(out + i) * keep);
+    vec_store(sum, vec_load(sum) * keep);
+    for (int i = 0; i < 2 * unit->index * UNIT; i += 4 * VEC) {
+        vec_i32 pairs = vi_load(weights + i);
+        vec x = vf_of_bits(vi_shl(pairs, 16)) * keep, y = vf_of_bits(pairs) * keep;
+        vi_store(weights + i, vi_upper_words(vf_bits(x), vf_bits(y)));
+    }
+    p->base[index] = base;
+}
+
+/* For rows that have a score too far above their base. */
+static void raise_bases(struct pass *p, const struct unit *unit)
+{
+    const float *scores = p->scores[unit->turn], *base = p->base + unit->block * BLOCK_SIDE;
+    for (int row = 0; row < BLOCK_SIDE; row++, scores += UNIT) {
+        vec most = largest(scores);
+        if (vec_any_greater(most, vec_set1(base[row] + HEADROOM)))
+            raise_base(p, unit, row, ceilf(vec_max_lane(most)));
+    }
+}
+
+/* 2^x to 2^-10 of it, 0 where it is too small. x * 2^23 and the bias are the bits of a number with
+ * its exponent, whose mantissa m (1 to 2) is a line in place of 2^(m - 1); the polynomial, of the
+ * least largest relative error, is their ratio. */
 static inline vec power_of_two(vec x)
 {
-    const vec to_integer = vec_set1(0x1.8p23f); /* floats of this size are whole numbers */
-    x = vec_max(vec_set1(-126.0f), x);
-    vec shifted = x + to_integer;
-    vec f = x - (shifted - to_integer);
-    vec y = vec_fma(vec_set1(0x1.c3f76p-5f), f, vec_set1(0x1.f0de1ap-3f));
-    y = vec_fma(vec_fma(y, f, vec_set1(0x1.62f31ap-1f)), f, vec_set1(0x1.fff692p-1f));
-    return vf_of_bits(vi_add(vf_bits(y), vi_shl(vf_bits(shifted), 23)));
+    vec bits = vec_fma(x, vec_set1(0x1p23f), vec_set1(127.0f * 0x1p23f));
+    vec_i32 t = vf_to_i32(vec_max(bits, vec_set1(0.0f)));
+    vec m = vf_of_bits(vi_and_or(t, vi_set1(0x7fffff), vi_set1(0x3f800000)));
+    vec y = vec_fma(vec_set1(-0x1.b40066p-4f), m, vec_set1(0x1.6a3a46p-1f));
+    y = vec_fma(vec_fma(y, m, vec_set1(-0x1.60973cp+0f)), m, vec_set1(0x1.c68eb0p+0f));
+    return vf_of_bits(t) * y;
 }
 
-/* Hides keys [count, n_keys) of a row. */
-static void hide_keys(float *scores, int count, int n_keys)
+/* Where the weights of a unit come from and go to, from a row on. */
+struct weighing {
+    const float *scores, *base;
+    float *sum;
+    uint8_t *weights;
+};
+
+static ALWAYS_INLINE void weigh_row(struct weighing *w)
 {
-    for (int i = count / VEC * VEC; i < n_keys; i += VEC) {
-        size_t n = i < count ? (size_t)(count - i) : 0;
-        vec_store(scores + i, vec_first_n(vec_load(scores + i), vec_set1(-INFINITY), n));
+    vec base = vec_set1(*w->base), sum = vec_load(w->sum);
+    for (int i = 0; i < UNIT / 2; i += VEC) {
+        vec x = power_of_two(vec_load(w->scores + i) - base);
+        vec y = power_of_two(vec_load(w->scores + UNIT / 2 + i) - base);
+        vec_i32 pairs = vi_upper_words(vf_bits(x), vf_bits(y));
+        vi_store(w->weights + 4 * i, pairs);
+        sum = vf_add_bf16(sum, pairs);
+    }
+    vec_store(w->sum, sum);
+    w->scores += UNIT;
+    w->base++;
+    w->sum += VEC;
+    w->weights += WEIGHT_STRIDE;
+}
+
+/* ---- Blocks of rows -------------------------------------------------------------------------- */
+
+/* A step of the tiles' work, with a row of weights after each part of it where there is a `w`. */
+static ALWAYS_INLINE void run_step(const struct pass *p, struct tile_work *work, struct weighing *w)
+{
+    begin_step(p, work);
+    for (int part = 0; part < BLOCK_PARTS; part++) {
+        block_part(&work->product, work->step, part);
+        if (w)
+            weigh_row(w);
+    }
+    end_step(work);
+}
+
+/* The weights of a unit whose scores are there. */
+static void run_unit(struct pass *p, const struct unit *unit, struct tile_work *work)
+{
+    struct weighing w = {
+        .scores = p->scores[unit->turn],
+        .base = p->base + unit->block * BLOCK_SIDE,
+        .sum = p->sum + unit->block * BLOCK_SIDE * VEC,
+        .weights = p->weights[unit->block % 2] + 2 * unit->index * UNIT,
+    };
+    int n_steps = count_steps(p, work), done = 0;
+    if (p->n_open[unit->block] < (unit->index + 1) * UNIT)
+        hide_keys(p, unit);
+    raise_bases(p, unit);
+    for (int row = 0; row < BLOCK_SIDE; row += BLOCK_PARTS) {
+        int until = n_steps * (row + BLOCK_PARTS) / BLOCK_SIDE;
+        for (; done + 1 < until; done++)
+            run_step(p, work, NULL);
+        if (done < until)
+            run_step(p, work, &w);
+        else
+            for (int i = 0; i < BLOCK_PARTS; i++)
+                weigh_row(&w);
+        done = until;
     }
 }
 
-static float largest(const float *scores, int n_keys, float start)
+/* The next block of rows that sees any of the keys. */
+static int next_block(const struct pass *p, int block)
 {
-    vec max[2] = {vec_set1(start), vec_set1(start)};
-    for (int i = 0; i < n_keys; i += 2 * VEC)
-        for (int j = 0; j < 2; j++)
-            max[j] = vec_max(max[j], vec_load(scores + i + j * VEC));
-    return vec_max_lane(vec_max(max[0], max[1]));
+    while (block < p->n_blocks && p->n_units[block] == 0)
+        block++;
+    return block;
 }
 
-/* Scales what was gathered before to a new maximum. */
-static void raise_max(struct pass *p, int row, float max)
+static struct tile_work work_beside(const struct pass *p, const struct unit *unit, int before)
 {
-    float keep = exp2f(p->max[row] - max);
-    float *out = p->out + (size_t)row * p->out_stride;
-    for (int i = 0; i < p->width; i += VEC)
-        vec_store(out + i, vec_load(out + i) * vec_set1(keep));
-    p->sum[row] *= keep;
-    p->max[row] = max;
+    int n_units = p->n_units[unit->block], columns = before < 0 ? 0 : p->width / BLOCK_SIDE;
+    bool last = unit->index + 1 == n_units;
+    struct tile_work work = {
+        .next = {last ? next_block(p, unit->block + 1) : unit->block, last ? 0 : unit->index + 1,
+                 unit->turn ^ 1},
+        .before = before,
+        .column = columns * unit->index / n_units,
+        .end = columns * (unit->index + 1) / n_units,
+    };
+    work.has_next = work.next.block < p->n_blocks;
+    return work;
 }
 
-/* Turns the scores of row `row` of a block into weights. */
-static void weigh_row(struct pass *p, int block, int row, int n_keys)
+static void run_blocks(struct pass *p)
 {
-    int index = block * BLOCK_SIDE + row, count = visible_keys(p, index);
-    float *scores = p->scores[block % 2] + row * SCORE_STRIDE;
-    uint8_t *weights = p->weights[block % 2] + row * WEIGHT_STRIDE;
-    hide_keys(scores, count, n_keys);
-    float max = largest(scores, n_keys, p->max[index]);
-    if (count == 0 || max == -INFINITY) {
-        memset(weights, 0, 2 * (size_t)n_keys);
+    struct unit unit = {next_block(p, 0), 0, 0};
+    int before = -1;
+    if (unit.block == p->n_blocks)
         return;
+    struct tile_block product = scores_of(p, &unit);
+    block_product(&product);
+    while (unit.block < p->n_blocks) {
+        struct tile_work work = work_beside(p, &unit, before);
+        run_unit(p, &unit, &work);
+        if (work.next.block != unit.block)
+            before = unit.block;
+        unit = work.next;
     }
-    if (max > p->max[index])
-        raise_max(p, index, max);
-    vec base = vec_set1(max), sum[2] = {vec_set1(0.0f), vec_set1(0.0f)};
-    for (int key = 0; key < n_keys; key += BLOCK_STEP)
-        for (int i = 0; i < 16; i += VEC) {
-            vec x = power_of_two(vec_load(scores + key + i) - base);
-            vec y = power_of_two(vec_load(scores + key + i + 16) - base);
-            sum[0] = sum[0] + x;
-            sum[1] = sum[1] + y;
-            vi_store(weights + 2 * key + 4 * i, vf_pack_bf16(x, y));
-        }
-    p->sum[index] += vec_sum(sum[0] + sum[1]);
-}
-
-/* Weights of a block, scores of the next and values of the one before. */
-static void run_stages(struct pass *p, int block)
-{
-    int n_keys = *block_keys(p, block), before = *block_keys(p, block - 1);
-    int n_scores = *block_keys(p, block + 1) / BLOCK_SIDE;
-    int total = n_scores + (before ? p->width / BLOCK_SIDE : 0), done = 0;
-    for (int row = 0; row < BLOCK_SIDE; row++) {
-        for (; done < total * (row + 1) / BLOCK_SIDE; done++) {
-            if (done < n_scores)
-                multiply_keys(p, block + 1, done);
-            else
-                multiply_values(p, block - 1, done - n_scores, before);
-        }
-        if (n_keys)
-            weigh_row(p, block, row, n_keys);
+    for (int column = 0; column < p->width / BLOCK_SIDE; column++) {
+        product = values_of(p, before, column);
+        block_product(&product);
     }
 }
 
@@ -350,8 +483,8 @@ static void start(struct pass *p)
     size_t rows = (size_t)(p->n_blocks * BLOCK_SIDE);
     memset(p->out, 0, rows * p->out_stride * sizeof(float));
     for (size_t row = 0; row < rows; row++) {
-        p->max[row] = -INFINITY;
-        p->sum[row] = 0.0f;
+        p->base[row] = NO_BASE;
+        vec_store(p->sum + row * VEC, vec_set1(0.0f));
     }
     write_queries(p);
 }
@@ -363,12 +496,12 @@ static void finish(const struct pass *p)
         size_t index = (size_t)(p->first + row);
         const float *from = p->out + (size_t)row * p->out_stride;
         float *to = args->out + index * args->out_stride;
-        float scale = 1.0f;
+        float scale = 1.0f, sum = vec_sum(vec_load(p->sum + row * VEC));
         if (args->row_max) {
-            args->row_max[index] = p->max[row] * ln_2;
-            args->row_sum[index] = p->sum[row];
-        } else if (p->sum[row] > 0.0f) {
-            scale = 1.0f / p->sum[row];
+            args->row_max[index] = sum > 0.0f ? p->base[row] * ln_2 : -INFINITY;
+            args->row_sum[index] = sum;
+        } else if (sum > 0.0f) {
+            scale = 1.0f / sum;
         }
         int i = 0;
         for (; i + VEC <= args->d_v; i += VEC)
@@ -387,9 +520,8 @@ static void run_pass(struct pass *p)
     for (p->key0 = p->args->key0; p->key0 < end; p->key0 += MAX_KEYS) {
         p->n_keys = end - p->key0 < MAX_KEYS ? end - p->key0 : MAX_KEYS;
         write_tiles(p);
-        count_keys(p);
-        for (int block = -1; block <= p->n_blocks; block++)
-            run_stages(p, block);
+        count_units(p);
+        run_blocks(p);
     }
     finish(p);
 }

@@ -1,5 +1,6 @@
 /* The product of a block of 2 x 2 full tiles, 32 rows and 32 columns of floats, from bf16 operands
- * in memory. All tiles must be configured at full size (tile_config_full).
+ * in memory: A from L1, B from beyond, which is loaded with the hint that it will not be used again
+ * soon. All tiles must be configured at full size (tile_config_full).
  *
  * C00 C01 C10 C11 are tiles 0 to 3, A0 A1 4 and 5, B0 B1 6 and 7. */
 #ifndef TESSERA_AMX_BLOCK_H
@@ -20,24 +21,6 @@ struct tile_block {
     size_t ldc;
     bool accumulate; /* add to c */
 };
-
-/* The instructions of step d; several steps in one statement, so that under emulation they are
- * executed in one trap. */
-#define BLOCK_PRODUCTS(d)                                                                        \
-    "tileloadd 64*" #d "(%[a0],%[as],1), %%tmm4\n\t"                                             \
-    "tileloadd 1024*" #d "(%[b0],%[bs],1), %%tmm6\n\t"                                           \
-    "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\t"                                                       \
-    "tileloadd 1024*" #d "(%[b1],%[bs],1), %%tmm7\n\t"                                           \
-    "tdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"                                                       \
-    "tileloadd 64*" #d "(%[a1],%[as],1), %%tmm5\n\t"                                             \
-    "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\t"                                                       \
-    "tdpbf16ps %%tmm7, %%tmm5, %%tmm3\n\t"
-#define BLOCK_RUN(text, a0_, a1_, b0_, b1_, as_)                                                 \
-    __asm__ volatile(text                                                                        \
-                     :                                                                           \
-                     : [a0] "r"(a0_), [a1] "r"(a1_), [as] "r"(as_), [b0] "r"(b0_),               \
-                       [b1] "r"(b1_), [bs] "r"((ptrdiff_t)TILE_ROW_BYTES)                        \
-                     : "memory")
 
 static inline void block_load_c(const struct tile_block *t)
 {
@@ -66,27 +49,38 @@ static inline void block_store_c(const struct tile_block *t)
     TILE_STORE(3, below + TILE_ROWS, stride);
 }
 
+/* A step in BLOCK_PARTS parts of a product each, for other work to come between: the CPU does both
+ * at once only where no more than some dozens of instructions are between one part and the next. */
+enum { BLOCK_PARTS = 4 };
+
+static inline void block_part(const struct tile_block *t, int step, int part)
+{
+    const uint8_t *a = t->a + step * TILE_ROW_BYTES;
+    switch (part) {
+    case 0:
+        TILE_LOAD(4, a, t->a_stride);
+        TILE_LOAD_ONCE(6, t->b[0] + step * TILE_BYTES, TILE_ROW_BYTES);
+        TILE_DPBF16(0, 4, 6);
+        break;
+    case 1:
+        TILE_LOAD_ONCE(7, t->b[1] + step * TILE_BYTES, TILE_ROW_BYTES);
+        TILE_DPBF16(1, 4, 7);
+        break;
+    case 2:
+        TILE_LOAD(5, a + TILE_ROWS * t->a_stride, t->a_stride);
+        TILE_DPBF16(2, 5, 6);
+        break;
+    default:
+        TILE_DPBF16(3, 5, 7);
+    }
+}
+
 static inline void block_product(const struct tile_block *t)
 {
-    const uint8_t *a = t->a, *below = t->a + TILE_ROWS * t->a_stride;
-    const uint8_t *b0 = t->b[0], *b1 = t->b[1];
-    int steps = t->steps;
     block_load_c(t);
-    for (; steps >= 4; steps -= 4) {
-        BLOCK_RUN(BLOCK_PRODUCTS(0) BLOCK_PRODUCTS(1) BLOCK_PRODUCTS(2) BLOCK_PRODUCTS(3), a,
-                  below, b0, b1, t->a_stride);
-        a += 4 * TILE_ROW_BYTES;
-        below += 4 * TILE_ROW_BYTES;
-        b0 += 4 * TILE_BYTES;
-        b1 += 4 * TILE_BYTES;
-    }
-    for (; steps > 0; steps--) {
-        BLOCK_RUN(BLOCK_PRODUCTS(0), a, below, b0, b1, t->a_stride);
-        a += TILE_ROW_BYTES;
-        below += TILE_ROW_BYTES;
-        b0 += TILE_BYTES;
-        b1 += TILE_BYTES;
-    }
+    for (int step = 0; step < t->steps; step++)
+        for (int part = 0; part < BLOCK_PARTS; part++)
+            block_part(t, step, part);
     block_store_c(t);
 }
 

@@ -70,6 +70,8 @@ static inline vec_i32 vi_from_i8(const void *p)
     return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
 }
 static inline vec_f32 vf_from_i32(vec_i32 x) { return _mm512_cvtepi32_ps(x); }
+/* Rounded to nearest; x is in the range of int32_t. */
+static inline vec_i32 vf_to_i32(vec_f32 x) { return _mm512_cvtps_epi32(x); }
 /* Where x is NaN the lanes of `nan`, elsewhere those of `number`. */
 static inline vec_i32 vf_choose_nan(vec_f32 x, vec_i32 nan, vec_i32 number)
 {
@@ -136,6 +138,7 @@ static inline vec_i32 vi_from_i8(const void *p)
     return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
 }
 static inline vec_f32 vf_from_i32(vec_i32 x) { return _mm256_cvtepi32_ps(x); }
+static inline vec_i32 vf_to_i32(vec_f32 x) { return _mm256_cvtps_epi32(x); }
 static inline vec_i32 vf_choose_nan(vec_f32 x, vec_i32 nan, vec_i32 number)
 {
     return _mm256_blendv_epi8(number, nan, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
@@ -147,6 +150,12 @@ static inline void vi_store_low_words(void *p, vec_i32 x)
 }
 
 #endif
+
+/* x + the first + the second of each pair of bf16. */
+static inline vec_f32 vf_add_bf16(vec_f32 x, vec_i32 pairs)
+{
+    return x + (vf_of_bits(vi_shl(pairs, 16)) + vf_of_bits(vi_and(pairs, vi_set1(0xffff0000))));
+}
 
 /* Words (bf16 of x, bf16 of y), x in the lower half; rounded to nearest, halves away from zero. */
 static inline vec_i32 vf_pack_bf16(vec_f32 x, vec_f32 y)
