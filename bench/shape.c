@@ -3,7 +3,8 @@
  * Types are as llama.cpp's quantizer chooses them
  * (https://github.com/ggml-org/llama.cpp/blob/master/src/llama-quant.cpp): the output matrix of
  * the 4-bit types is Q6_K; Q4_K_M gives Q6_K to attn_v and ffn_down of about half of the layers;
- * with eight experts attn_k and attn_v are Q8_0.
+ * with eight experts attn_k and attn_v are Q8_0; rows that are no whole blocks of a type are of
+ * another with smaller blocks.
  *
  * Weights have a deviation of 0.02, so that activations stay near one and nothing overflows. What
  * layers add to the residual stream is kept small beside the embedding, as by GPT-2's initial
@@ -25,21 +26,22 @@
 #include "bench/gguf_writer.h"
 
 static const struct shape shapes[] = {
-    {"qwen3-30b-a3b", "qwen3moe", 48, 2048, 151936, 40960, 32, 4, 128, 0, 128, 8, 768, 1e6f, true},
+    {"qwen3-30b-a3b", "qwen3moe", 48, 2048, 151936, 40960, 32, 4, 128, 0, 128, 8, 768, 1e6f, true,
+     0, 0, 0, 0},
     {"qwen3-235b-a22b", "qwen3moe", 94, 4096, 151936, 40960, 64, 4, 128, 0, 128, 8, 1536, 1e6f,
-     true},
-    {"qwen3-8b", "qwen3", 36, 4096, 151936, 40960, 32, 8, 128, 12288, 0, 0, 0, 1e6f, true},
-    {"llama-3.1-8b", "llama", 32, 4096, 128256, 131072, 32, 8, 128, 14336, 0, 0, 0, 5e5f, false},
-    {"mixtral-8x7b", "llama", 32, 4096, 32000, 32768, 32, 8, 128, 0, 8, 2, 14336, 1e6f, false},
+     true, 0, 0, 0, 0},
+    {"qwen3-8b", "qwen3", 36, 4096, 151936, 40960, 32, 8, 128, 12288, 0, 0, 0, 1e6f, true,
+     0, 0, 0, 0},
+    {"llama-3.1-8b", "llama", 32, 4096, 128256, 131072, 32, 8, 128, 14336, 0, 0, 0, 5e5f, false,
+     0, 0, 0, 0},
+    {"mixtral-8x7b", "llama", 32, 4096, 32000, 32768, 32, 8, 128, 0, 8, 2, 14336, 1e6f, false,
+     0, 0, 0, 0},
+    {"deepseek-v2-lite", "deepseek2", 27, 2048, 102400, 163840, 16, 1, 128, 10944, 64, 6, 1408,
+     1e4f, false, 512, 64, 1, 2},
     /* Of no model: for tests. */
-    {"tiny-moe", "qwen3moe", 4, 256, 1024, 4096, 4, 2, 64, 0, 128, 8, 256, 1e6f, true},
-};
-
-/* Asked for and not there: why. */
-static const struct {
-    const char *name, *reason;
-} unsupported[] = {
-    {"deepseek-v2-lite", "its architecture deepseek2 (latent attention) is not supported yet"},
+    {"tiny-moe", "qwen3moe", 4, 256, 1024, 4096, 4, 2, 64, 0, 128, 8, 256, 1e6f, true, 0, 0, 0, 0},
+    {"tiny-mla", "deepseek2", 3, 256, 1024, 8192, 4, 1, 64, 512, 16, 4, 128, 1e4f, false,
+     128, 32, 1, 2},
 };
 
 #define LENGTH(array) (sizeof(array) / sizeof(array)[0])
@@ -53,10 +55,6 @@ static int find_shape(const char *name, size_t len, struct shape *shape, struct 
             *shape = shapes[i];
             return 0;
         }
-    for (size_t i = 0; i < LENGTH(unsupported); i++)
-        if (strlen(unsupported[i].name) == len && !memcmp(unsupported[i].name, name, len))
-            return error_set(error, TSR_EUNSUPPORTED, "%s: %s", unsupported[i].name,
-                             unsupported[i].reason);
     char known[256];
     size_t used = 0;
     for (size_t i = 0; i < LENGTH(shapes); i++)
@@ -202,8 +200,14 @@ static void put_metadata(struct model_writer *w)
     put_u32(w, "embedding_length", s->n_embd);
     put_u32(w, "attention.head_count", s->n_head);
     put_u32(w, "attention.head_count_kv", s->n_head_kv);
-    put_u32(w, "attention.key_length", s->d_head);
-    put_u32(w, "attention.value_length", s->d_head);
+    put_u32(w, "attention.key_length", s->kv_rank ? s->kv_rank + s->n_rot : s->d_head);
+    put_u32(w, "attention.value_length", s->kv_rank ? s->kv_rank : s->d_head);
+    if (s->kv_rank) {
+        put_u32(w, "attention.key_length_mla", s->d_head + s->n_rot);
+        put_u32(w, "attention.value_length_mla", s->d_head);
+        put_u32(w, "attention.kv_lora_rank", s->kv_rank);
+        put_u32(w, "rope.dimension_count", s->n_rot);
+    }
     gguf_writer_f32(w->file, own_key(w, "attention.layer_norm_rms_epsilon"), 1e-6f);
     gguf_writer_f32(w->file, own_key(w, "rope.freq_base"), s->rope_base);
     put_u32(w, "feed_forward_length", s->n_ff ? s->n_ff : s->n_ff_expert);
@@ -211,6 +215,8 @@ static void put_metadata(struct model_writer *w)
         put_u32(w, "expert_count", s->n_expert);
         put_u32(w, "expert_used_count", s->n_expert_used);
         put_u32(w, "expert_feed_forward_length", s->n_ff_expert);
+        put_u32(w, "expert_shared_count", s->n_shared);
+        put_u32(w, "leading_dense_block_count", s->n_layer_dense);
     }
     put_vocabulary(w);
 }
@@ -226,12 +232,21 @@ static void tensor_name(char *full, size_t size, int layer, const char *name)
         snprintf(full, size, "blk.%d.%s", layer, name);
 }
 
+/* The type with smaller blocks where rows of k are no whole ones. */
+static enum block_id type_for_rows(enum block_id type, uint64_t k)
+{
+    if (k % block_type_find(type)->n_elems == 0)
+        return type;
+    return type == BLOCK_Q4_K ? BLOCK_Q5_0 : type == BLOCK_Q5_K ? BLOCK_Q5_1 : BLOCK_Q8_0;
+}
+
 /* [n, k] random weights; n_expert of them, 0 for a tensor without that dimension. */
 static void put_typed(struct model_writer *w, int layer, const char *name, enum block_id type,
                       uint64_t k, uint64_t n, uint64_t n_expert)
 {
     char full[64];
     tensor_name(full, sizeof full, layer, name);
+    type = type_for_rows(type, k);
     gguf_writer_tensor(w->file, full, type, n_expert ? 3 : 2, (uint64_t[]){k, n, n_expert}, NULL);
 }
 
@@ -256,11 +271,10 @@ static void put_norm(struct model_writer *w, int layer, const char *name, uint64
     gguf_writer_tensor(w->file, full, BLOCK_F32, 1, &n, w->ones);
 }
 
-static void put_layer(struct model_writer *w, int i)
+static void put_attention(struct model_writer *w, int i)
 {
     const struct shape *s = w->shape;
     uint64_t q = (uint64_t)s->n_head * s->d_head, kv = (uint64_t)s->n_head_kv * s->d_head;
-    put_norm(w, i, "attn_norm.weight", s->n_embd);
     put_matrix(w, i, "attn_q.weight", s->n_embd, q, 0);
     put_matrix(w, i, "attn_k.weight", s->n_embd, kv, 0);
     put_matrix(w, i, "attn_v.weight", s->n_embd, kv, 0);
@@ -269,17 +283,53 @@ static void put_layer(struct model_writer *w, int i)
         put_norm(w, i, "attn_q_norm.weight", s->d_head);
         put_norm(w, i, "attn_k_norm.weight", s->d_head);
     }
+}
+
+static void put_latent_attention(struct model_writer *w, int i)
+{
+    const struct shape *s = w->shape;
+    uint64_t d_k = s->d_head + s->n_rot;
+    put_matrix(w, i, "attn_q.weight", s->n_embd, s->n_head * d_k, 0);
+    put_matrix(w, i, "attn_kv_a_mqa.weight", s->n_embd, s->kv_rank + s->n_rot, 0);
+    put_norm(w, i, "attn_kv_a_norm.weight", s->kv_rank);
+    put_matrix(w, i, "attn_k_b.weight", s->d_head, s->kv_rank, s->n_head);
+    put_matrix(w, i, "attn_v_b.weight", s->kv_rank, s->d_head, s->n_head);
+    put_adding_matrix(w, i, "attn_output.weight", (uint64_t)s->n_head * s->d_head, s->n_embd, 0);
+}
+
+/* A feed-forward of width n_ff; n_expert of them, or 0 of the dense form. `kind` ends the names. */
+static void put_ffn(struct model_writer *w, int i, const char *kind, uint64_t n_ff,
+                    uint64_t n_expert)
+{
+    static const char *const names[] = {"ffn_gate", "ffn_up", "ffn_down"};
+    uint64_t n_embd = w->shape->n_embd;
+    for (int m = 0; m < 3; m++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s%s.weight", names[m], kind);
+        if (m < 2)
+            put_matrix(w, i, name, n_embd, n_ff, n_expert);
+        else
+            put_adding_matrix(w, i, name, n_ff, n_embd, n_expert);
+    }
+}
+
+static void put_layer(struct model_writer *w, int i)
+{
+    const struct shape *s = w->shape;
+    put_norm(w, i, "attn_norm.weight", s->n_embd);
+    if (s->kv_rank)
+        put_latent_attention(w, i);
+    else
+        put_attention(w, i);
     put_norm(w, i, "ffn_norm.weight", s->n_embd);
-    if (!s->n_expert) {
-        put_matrix(w, i, "ffn_gate.weight", s->n_embd, s->n_ff, 0);
-        put_matrix(w, i, "ffn_up.weight", s->n_embd, s->n_ff, 0);
-        put_adding_matrix(w, i, "ffn_down.weight", s->n_ff, s->n_embd, 0);
+    if (!s->n_expert || i < (int)s->n_layer_dense) {
+        put_ffn(w, i, "", s->n_ff, 0);
         return;
     }
     put_typed(w, i, "ffn_gate_inp.weight", BLOCK_F32, s->n_embd, s->n_expert, 0);
-    put_matrix(w, i, "ffn_gate_exps.weight", s->n_embd, s->n_ff_expert, s->n_expert);
-    put_matrix(w, i, "ffn_up_exps.weight", s->n_embd, s->n_ff_expert, s->n_expert);
-    put_adding_matrix(w, i, "ffn_down_exps.weight", s->n_ff_expert, s->n_embd, s->n_expert);
+    put_ffn(w, i, "_exps", s->n_ff_expert, s->n_expert);
+    if (s->n_shared)
+        put_ffn(w, i, "_shexp", (uint64_t)s->n_shared * s->n_ff_expert, 0);
 }
 
 static void put_tensors(struct model_writer *w)

@@ -13,11 +13,13 @@ struct shape {
     const char *name;
     const char *arch;
     uint32_t n_layer, n_embd, n_vocab, n_ctx;
-    uint32_t n_head, n_head_kv, d_head;
-    uint32_t n_ff; /* dense; 0 with experts */
+    uint32_t n_head, n_head_kv, d_head; /* d_head of latent attention: without n_rot */
+    uint32_t n_ff; /* of dense layers; 0 where all have experts */
     uint32_t n_expert, n_expert_used, n_ff_expert;
     float rope_base;
     bool qk_norm;
+    uint32_t kv_rank, n_rot;          /* latent attention; 0: none */
+    uint32_t n_layer_dense, n_shared; /* with experts: dense layers before them, shared experts */
 };
 
 /* What "NAME:TYPE" or "NAME:TYPE,LAYERS" asks for. */
@@ -27,8 +29,7 @@ struct shape_model {
     bool mix;           /* some are of larger types, as in llama.cpp's Q4_K_M */
 };
 
-/* Errors: TSR_EINVAL (no such shape or type, with the list), TSR_EUNSUPPORTED (a shape of an
- * architecture that the engine does not run). */
+/* Errors: TSR_EINVAL (no such shape or type, with the list). */
 int shape_parse(const char *text, struct shape_model *model, struct tsr_error *error);
 
 /* Writes the model to a file, its weights as a hole where `hole`. A file that cannot be written ends

@@ -35,8 +35,11 @@ static void print_reasons(const json_t *tensor)
     const json_t *override = json_object_get(tensor, "override");
     if (json_is_integer(override))
         output_format("  (-ot number %lld)", (long long)json_integer_value(override) + 1);
-    if (json_is_true(json_object_get(tensor, "tied")))
+    const char *role = text_of(tensor, "role");
+    if (json_is_true(json_object_get(tensor, "tied")) && !strcmp(role, "output.weight"))
         output_format("  (the embedding, once more)");
+    else if (json_is_true(json_object_get(tensor, "tied")))
+        output_format("  (once more, as %s)", role);
 }
 
 static void print_tensors(const json_t *tensors)

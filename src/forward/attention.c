@@ -13,7 +13,7 @@ static int group_size(const struct forward *f)
     return (int)(f->params->n_head / f->params->n_head_kv);
 }
 
-static void rotate(const struct forward *f, float *head, int token)
+void rotate_head(const struct forward *f, float *head, int token)
 {
     const struct rope_params *rope = &f->params->rope;
     size_t half = rope->n_rot / 2;
@@ -29,19 +29,17 @@ static void finish_head(const struct forward *f, float *head, const float *norm,
 {
     if (norm)
         f->kernels->rows.rms_norm(head, head, norm, f->params->d_k, f->params->rms_eps);
-    rotate(f, head, token);
+    rotate_head(f, head, token);
 }
 
-static void store(const struct forward *f, uint8_t *cache, size_t stride, int token,
-                  const float *head, size_t n)
+void store_floats(const struct forward *f, void *to, const float *from, size_t n)
 {
-    uint8_t *to = cache + (f->batch->position + (size_t)token) * stride;
     if (f->batch->kv->type == KV_F16)
-        f->kernels->rows.f32_to_f16((uint16_t *)to, head, n);
+        f->kernels->rows.f32_to_f16(to, from, n);
     else if (f->batch->kv->type == KV_BF16)
-        f->kernels->rows.f32_to_bf16((uint16_t *)to, head, n);
+        f->kernels->rows.f32_to_bf16(to, from, n);
     else
-        memcpy(to, head, n * sizeof(float));
+        memcpy(to, from, n * sizeof(float));
 }
 
 /* The query heads of a group, with bias, norm and rotation, to [group, d_k]. */
@@ -70,8 +68,9 @@ static void finish_key(struct forward *f, const struct layer_weights *layer, int
         f->kernels->rows.add(v, layer->v_bias + (size_t)head * p->d_v, p->d_v);
     }
     finish_head(f, k, layer->k_norm, token);
-    store(f, kv_keys(kv, index, head), kv->k_stride, token, k, p->d_k);
-    store(f, kv_values(kv, index, head), kv->v_stride, token, v, p->d_v);
+    size_t position = f->batch->position + (size_t)token;
+    store_floats(f, kv_keys(kv, index, head) + position * kv->k_stride, k, p->d_k);
+    store_floats(f, kv_values(kv, index, head) + position * kv->v_stride, v, p->d_v);
 }
 
 /* ---- Attention of some tokens to some keys --------------------------------------------------- */
@@ -95,7 +94,7 @@ static struct attn_args attention_args(struct forward *f, struct worker *worker,
         .v_stride = kv->v_stride,
         .d_k = (int)p->d_k,
         .d_v = (int)p->d_v,
-        .scale = 1.0f / sqrtf((float)p->d_k),
+        .scale = p->attn_scale,
         .exact = f->exact_attention,
         .out_stride = p->d_v,
         .scratch = f->scratch[worker->index].attn,
@@ -115,10 +114,10 @@ static int split_count(const struct forward *f, const struct worker *worker)
     return count < MAX_SPLITS ? count : MAX_SPLITS;
 }
 
-/* Merges the splits of one query head into split 0: each is a sum of exp(score - max) * v. */
-static void merge_head(struct forward *f, size_t head, int n_splits)
+/* Each split is a sum of exp(score - max) * v. */
+void merge_head(struct forward *f, size_t head, int n_splits, size_t d_v)
 {
-    size_t n_head = f->params->n_head, d_v = f->params->d_v;
+    size_t n_head = f->params->n_head;
     float max = -INFINITY, sum = 0.0f;
     float *out = f->attn + head * d_v; /* [d_v] */
     for (int s = 0; s < n_splits; s++)
@@ -144,7 +143,7 @@ static void merge_splits(struct forward *f, int head, int n_splits)
         return;
     size_t group = (size_t)group_size(f);
     for (size_t g = 0; g < group; g++)
-        merge_head(f, (size_t)head * group + g, n_splits);
+        merge_head(f, (size_t)head * group + g, n_splits, f->params->d_v);
     atomic_store_explicit(done, 0, memory_order_relaxed);
 }
 

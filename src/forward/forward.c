@@ -34,6 +34,19 @@ static void place_acts(struct layout *layout, struct acts *acts, unsigned format
             acts->data[format] = place(layout, rows, act_row_bytes((enum act_format)format, k));
 }
 
+/* Room for rows of either shape, in turns. */
+static void place_either_acts(struct layout *layout, struct acts *acts, unsigned formats,
+                              size_t rows_a, size_t k_a, size_t rows_b, size_t k_b)
+{
+    for (int format = 0; format < ACT_FORMAT_COUNT; format++) {
+        size_t a = act_row_bytes((enum act_format)format, k_a);
+        size_t b = act_row_bytes((enum act_format)format, k_b);
+        bool a_is_larger = (double)rows_a * (double)a > (double)rows_b * (double)b;
+        if (formats & 1u << format)
+            acts->data[format] = place(layout, a_is_larger ? rows_a : rows_b, a_is_larger ? a : b);
+    }
+}
+
 /* What the planned kernels ask of the buffers. */
 struct demands {
     unsigned formats;
@@ -61,7 +74,8 @@ static bool keeps_floats(const struct plan *plan)
     for (size_t i = 0; i < plan->n_placements; i++) {
         const struct model_tensor *tensor = plan->placements[i].tensor;
         uint32_t type = tensor->source->type->id;
-        if (tensor->role == ROLE_ATTN_Q && (type == BLOCK_F32 || type == BLOCK_F16))
+        bool queries = tensor->role == ROLE_ATTN_Q || tensor->role == ROLE_ATTN_Q_B;
+        if (queries && (type == BLOCK_F32 || type == BLOCK_F16))
             return true;
     }
     return false;
@@ -81,52 +95,117 @@ static void place_routing(struct layout *layout, struct routing *routing, size_t
     routing->active = place(layout, n_expert, sizeof(int32_t));
 }
 
+static void place_attention(struct forward *f, struct layout *layout)
+{
+    const struct model_params *p = f->params;
+    size_t n = (size_t)f->n_batch, group = p->n_head / p->n_head_kv;
+    size_t attn_rows = n > MAX_SPLITS ? n : MAX_SPLITS;
+    f->k = place(layout, n * p->n_head_kv * p->d_k, sizeof(float));
+    f->v = place(layout, n * p->n_head_kv * p->d_v, sizeof(float));
+    f->q_heads = place(layout, n * p->n_head * p->d_k, sizeof(float));
+    f->attn = place(layout, attn_rows * p->n_head * p->d_v, sizeof(float));
+    f->n_keys = place(layout, n * group, sizeof(int32_t));
+    size_t attn_scratch = f->kernels->rows.attn_scratch_bytes((int)p->d_k, (int)p->d_v);
+    for (int i = 0; i < f->n_workers; i++) {
+        f->scratch[i].q = place(layout, group * p->d_k, sizeof(float));
+        f->scratch[i].attn = place(layout, 1, attn_scratch);
+    }
+}
+
+static void place_mla_scratch(struct forward *f, struct layout *layout, unsigned formats,
+                              struct worker_scratch *scratch)
+{
+    const struct model_params *p = f->params;
+    const struct row_ops *rows = &f->kernels->rows;
+    struct mla_scratch *mla = &scratch->mla;
+    size_t kv_rank = p->mla.kv_rank, latent = kv_rank + p->rope.n_rot;
+    size_t n = rows->attn_rows > MLA_TOKENS ? (size_t)rows->attn_rows : MLA_TOKENS;
+    size_t absorbed = rows->attn_scratch_bytes((int)latent, (int)kv_rank);
+    size_t expanded = rows->attn_scratch_bytes((int)p->d_k, (int)p->d_v);
+    mla->q_latent = place(layout, p->mla.q_rank, sizeof(float));
+    place_acts(layout, &mla->q_acts, formats, 1, p->mla.q_rank);
+    place_either_acts(layout, &mla->head_acts, formats, MLA_TOKENS, p->mla.d_nope, MLA_TOKENS,
+                      kv_rank);
+    mla->q = place(layout, MLA_TOKENS * latent, sizeof(float));
+    mla->out = place(layout, n * (kv_rank > p->d_v ? kv_rank : p->d_v), sizeof(float));
+    mla->max = place(layout, n, sizeof(float));
+    mla->sum = place(layout, n, sizeof(float));
+    mla->n_keys = place(layout, n, sizeof(int32_t));
+    scratch->attn = place(layout, 1, absorbed > expanded ? absorbed : expanded);
+}
+
+static void place_mla(struct forward *f, struct layout *layout, unsigned formats)
+{
+    const struct model_params *p = f->params;
+    struct mla_buffers *mla = &f->mla;
+    size_t n = (size_t)f->n_batch, kv_rank = p->mla.kv_rank, latent = kv_rank + p->rope.n_rot;
+    size_t split_floats = MAX_SPLITS * kv_rank, row_floats = n * p->d_v;
+    mla->q_latent = place(layout, n * p->mla.q_rank, sizeof(float));
+    place_acts(layout, &mla->q_acts, formats, n, p->mla.q_rank);
+    mla->latent = place(layout, n * latent, sizeof(float));
+    mla->q = place(layout, p->n_head * latent, sizeof(float));
+    mla->values = place(layout, (size_t)p->n_head * p->d_v, sizeof(float));
+    place_acts(layout, &mla->latent_acts, formats, MLA_KEYS, kv_rank);
+    mla->keys = place(layout, (size_t)p->n_head * MLA_KEYS * p->d_k, sizeof(float));
+    mla->expanded_values = place(layout, (size_t)p->n_head * MLA_KEYS * p->d_v, sizeof(float));
+    mla->max = place(layout, p->n_head * n, sizeof(float));
+    mla->sum = place(layout, p->n_head * n, sizeof(float));
+    f->attn = place(layout, p->n_head * (split_floats > row_floats ? split_floats : row_floats),
+                    sizeof(float));
+    f->n_keys = place(layout, n, sizeof(int32_t));
+    for (int i = 0; i < f->n_workers; i++)
+        place_mla_scratch(f, layout, formats, &f->scratch[i]);
+}
+
+static void place_ffn(struct forward *f, struct layout *layout, unsigned formats)
+{
+    const struct model_params *p = f->params;
+    size_t n = (size_t)f->n_batch, n_slots = n * p->n_expert_used;
+    place_either_acts(layout, &f->ffn_acts, formats, n_slots, p->n_ff_expert, n, p->n_ff);
+    if (!p->n_expert)
+        return;
+    if (p->n_ff_shared)
+        place_acts(layout, &f->shared_acts, formats, n, p->n_ff_shared);
+    place_routing(layout, &f->routing, n, p->n_expert, p->n_expert_used);
+    f->columns_done = place(layout, p->n_expert + 1, sizeof *f->columns_done);
+    f->down_stride = p->n_embd + 16;
+    f->down = place(layout, n_slots * f->down_stride, sizeof(float));
+    for (int i = 0; i < f->n_workers; i++) {
+        struct worker_scratch *scratch = &f->scratch[i];
+        place_acts(layout, &scratch->rows, formats, MAX_ROW_BLOCK, p->n_embd);
+        place_routing(layout, &scratch->routing, FEW_TOKENS, p->n_expert, p->n_expert_used);
+    }
+}
+
 static void place_buffers(struct forward *f, struct layout *layout, const struct demands *demands)
 {
     const struct model_params *p = f->params;
-    size_t n = (size_t)f->n_batch, half = p->rope.n_rot / 2, group = p->n_head / p->n_head_kv;
-    size_t n_slots = p->n_expert ? n * p->n_expert_used : n;
-    size_t n_ff = p->n_expert ? p->n_ff_expert : p->n_ff;
-    size_t attn_rows = n > MAX_SPLITS ? n : MAX_SPLITS;
+    size_t n = (size_t)f->n_batch, half = p->rope.n_rot / 2;
     f->frequencies = place(layout, half, sizeof(double));
     f->cos = place(layout, n * half, sizeof(float));
     f->sin = place(layout, n * half, sizeof(float));
     f->x = place(layout, n * p->n_embd, sizeof(float));
     f->norm = place(layout, n * p->n_embd, sizeof(float));
     f->q = place(layout, n * p->n_head * p->d_k, sizeof(float));
-    f->k = place(layout, n * p->n_head_kv * p->d_k, sizeof(float));
-    f->v = place(layout, n * p->n_head_kv * p->d_v, sizeof(float));
-    f->q_heads = place(layout, n * p->n_head * p->d_k, sizeof(float));
-    f->attn = place(layout, attn_rows * p->n_head * p->d_v, sizeof(float));
     f->split_max = place(layout, (size_t)MAX_SPLITS * p->n_head, sizeof(float));
     f->split_sum = place(layout, (size_t)MAX_SPLITS * p->n_head, sizeof(float));
-    f->splits_done = place(layout, p->n_head_kv, sizeof *f->splits_done);
-    f->n_keys = place(layout, n * group, sizeof(int32_t));
+    f->splits_done = place(layout, p->n_head, sizeof *f->splits_done);
     place_acts(layout, &f->norm_acts, demands->formats, n, p->n_embd);
     place_acts(layout, &f->attn_acts, demands->formats, n, (size_t)p->n_head * p->d_v);
-    place_acts(layout, &f->ffn_acts, demands->formats, n_slots, n_ff);
-    if (p->n_expert) {
-        place_routing(layout, &f->routing, n, p->n_expert, p->n_expert_used);
-        f->columns_done = place(layout, p->n_expert, sizeof *f->columns_done);
-        f->down_stride = p->n_embd + 16;
-        f->down = place(layout, n_slots * f->down_stride, sizeof(float));
-    }
-    size_t attn_scratch = f->kernels->rows.attn_scratch_bytes((int)p->d_k, (int)p->d_v);
     for (int i = 0; i < f->n_workers; i++) {
         struct worker_scratch *scratch = &f->scratch[i];
         scratch->tile = place(layout, (size_t)MAX_ROW_BLOCK * TILE_STRIDE, sizeof(float));
         scratch->up = place(layout, (size_t)MAX_ROW_BLOCK * TILE_STRIDE, sizeof(float));
         scratch->norm = place(layout, FEW_TOKENS * p->n_embd, sizeof(float));
         place_acts(layout, &scratch->norm_acts, demands->formats, FEW_TOKENS, p->n_embd);
-        scratch->q = place(layout, group * p->d_k, sizeof(float));
         place_acts(layout, &scratch->attn_acts, demands->formats, 1, (size_t)p->n_head * p->d_v);
-        if (p->n_expert) {
-            place_acts(layout, &scratch->rows, demands->formats, MAX_ROW_BLOCK, p->n_embd);
-            place_routing(layout, &scratch->routing, FEW_TOKENS, p->n_expert, p->n_expert_used);
-        }
         scratch->gemm = place(layout, 1, demands->gemm_scratch);
-        scratch->attn = place(layout, 1, attn_scratch);
     }
+    if (p->mla.kv_rank)
+        place_mla(f, layout, demands->formats);
+    else
+        place_attention(f, layout);
+    place_ffn(f, layout, demands->formats);
 }
 
 void forward_free(struct forward *f)
@@ -214,7 +293,8 @@ static void embed_phase(struct forward *f, struct worker *worker)
     const struct gguf_tensor *embedding = f->weights->token_embd;
     size_t n_embd = f->params->n_embd, half = f->params->rope.n_rot / 2;
     size_t row_bytes = n_embd / embedding->type->n_elems * embedding->type->n_bytes;
-    int group = (int)(f->params->n_head / f->params->n_head_kv);
+    bool mla = f->params->mla.kv_rank;
+    int group = mla ? 1 : (int)(f->params->n_head / f->params->n_head_kv);
     int begin, end;
     team_share(worker, f->n_tokens, 1, &begin, &end);
     for (int i = begin; i < end; i++) {
@@ -240,6 +320,12 @@ static void output_phase(struct forward *f, struct worker *worker)
     products_run(f, worker, PHASE_OUTPUT, &product, 1, (struct fetch){NULL, 0});
 }
 
+/* What a layer multiplies first. */
+static const struct matrix *first_matrix(const struct layer_weights *layer)
+{
+    return layer->mla.q_a.kernel ? &layer->mla.q_a : &layer->q;
+}
+
 static void run_worker(struct worker *worker, void *arg)
 {
     struct forward *f = arg;
@@ -249,14 +335,17 @@ static void run_worker(struct worker *worker, void *arg)
     int n_layer = (int)f->params->n_layer;
     for (int layer = 0; layer < n_layer; layer++) {
         const struct layer_weights *weights = &f->weights->layers[layer];
-        struct fetch next =
-            fetch_rows(f, worker, layer + 1 < n_layer ? &weights[1].q : &f->weights->output);
+        struct fetch next = fetch_rows(
+            f, worker, layer + 1 < n_layer ? first_matrix(&weights[1]) : &f->weights->output);
         if (worker->index == 0)
             f->stop = f->batch->cancel && atomic_load(f->batch->cancel);
-        attention_block(f, worker, layer);
+        if (weights->mla.kv_a.kernel)
+            mla_block(f, worker, layer);
+        else
+            attention_block(f, worker, layer);
         if (f->stop)
             return;
-        if (f->params->n_expert)
+        if (weights->router.kernel)
             moe_block(f, worker, weights, next);
         else
             dense_ffn_block(f, worker, weights, next);

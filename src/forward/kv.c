@@ -15,6 +15,10 @@ int kv_plan(struct kv_cache *kv, const struct model_params *params, uint32_t n_c
                             .n_head_kv = params->n_head_kv,
                             .k_stride = params->d_k * element,
                             .v_stride = params->d_v * element};
+    if (params->mla.kv_rank) {
+        kv->k_stride = (params->mla.kv_rank + params->rope.n_rot) * element;
+        kv->v_stride = 0;
+    }
     size_t positions = (size_t)n_ctx * params->n_head_kv;
     if (!mul_size(positions, kv->k_stride + kv->v_stride, &kv->layer_bytes) ||
         !mul_size(kv->layer_bytes, params->n_layer, &kv->bytes))

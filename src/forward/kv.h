@@ -1,5 +1,6 @@
 /* The KV cache of one sequence: for every layer and key/value head, the keys and the values of all
- * positions, so that attention of a head reads one contiguous stretch. */
+ * positions, so that attention of a head reads one contiguous stretch. Latent attention has one
+ * head of keys, each a latent and the rotated key behind it, and no values. */
 #ifndef TESSERA_FORWARD_KV_H
 #define TESSERA_FORWARD_KV_H
 

@@ -7,6 +7,7 @@
  * block of columns that walks the experts and adds to the stream. Either way no two workers add to
  * the same element, and a token's experts are summed in the order of their numbers: the result
  * depends neither on the team nor on what else is in the batch. */
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,13 +16,14 @@
 
 /* ---- Routing --------------------------------------------------------------------------------- */
 
-/* The n_used largest of probabilities [n_expert], the first of equals first; renormalised. */
-static void choose_experts(const float *probability, int n_expert, int n_used, int32_t *chosen,
-                           float *weight)
+/* The n_used largest of probabilities [n_expert], each with its bias (NULL: none); the first of
+ * equals first. */
+static void choose_experts(const float *probability, const float *bias, int n_expert, int n_used,
+                           int32_t *chosen, float *weight)
 {
     int n = 0;
     for (int e = 0; e < n_expert; e++) {
-        float p = probability[e];
+        float p = probability[e] + (bias ? bias[e] : 0.0f);
         if (n == n_used && !(p > weight[n - 1]))
             continue;
         int at = n < n_used ? n++ : n - 1;
@@ -32,11 +34,19 @@ static void choose_experts(const float *probability, int n_expert, int n_used, i
         weight[at] = p;
         chosen[at] = e;
     }
+}
+
+/* The bias is for the choice only. */
+static void weigh_experts(const struct router_params *router, const float *probability, int n_used,
+                          const int32_t *chosen, float *weight)
+{
     float sum = 0.0f;
-    for (int u = 0; u < n_used; u++)
+    for (int u = 0; u < n_used; u++) {
+        weight[u] = probability[chosen[u]];
         sum += weight[u];
+    }
     for (int u = 0; u < n_used; u++)
-        weight[u] /= sum;
+        weight[u] = (router->normalized ? weight[u] / sum : weight[u]) * router->scale;
 }
 
 /* By number. */
@@ -53,16 +63,28 @@ static void order_experts(int n_used, int32_t *chosen, float *weight)
         }
 }
 
-/* From logits to the experts of rows [begin, end). */
-static void route_rows(struct forward *f, struct routing *routing, int begin, int end)
+static void sigmoid(float *x, int n)
 {
+    for (int i = 0; i < n; i++)
+        x[i] = 1.0f / (1.0f + expf(-x[i]));
+}
+
+/* From logits to the experts of rows [begin, end). */
+static void route_rows(struct forward *f, const struct layer_weights *layer,
+                       struct routing *routing, int begin, int end)
+{
+    const struct router_params *router = &f->params->router;
     int n_expert = (int)f->params->n_expert, n_used = (int)f->params->n_expert_used;
     for (int i = begin; i < end; i++) {
         float *logits = routing->logits + (size_t)i * (size_t)n_expert;
         int32_t *chosen = routing->expert_of + (size_t)i * (size_t)n_used;
         float *weight = routing->weight_of + (size_t)i * (size_t)n_used;
-        f->kernels->rows.softmax(logits, (size_t)n_expert);
-        choose_experts(logits, n_expert, n_used, chosen, weight);
+        if (router->sigmoid)
+            sigmoid(logits, n_expert);
+        else
+            f->kernels->rows.softmax(logits, (size_t)n_expert);
+        choose_experts(logits, layer->router_bias, n_expert, n_used, chosen, weight);
+        weigh_experts(router, logits, n_used, chosen, weight);
         order_experts(n_used, chosen, weight);
     }
 }
@@ -112,14 +134,15 @@ static void sort_slots(struct routing *routing, int n_tokens, int n_expert, int 
 
 /* Few tokens: the product is shared out, the rest is every worker's own. */
 static const struct routing *route_few(struct forward *f, struct worker *worker,
-                                       const struct matrix *router, const struct acts *a)
+                                       const struct layer_weights *layer, const struct acts *a)
 {
     struct routing *own = &f->scratch[worker->index].routing;
     size_t n_expert = f->params->n_expert, n_logits = (size_t)f->n_tokens * n_expert;
-    struct product product = {router, 0, a, 0, f->n_tokens, f->routing.logits, n_expert, NULL};
+    struct product product = {&layer->router, 0, a, 0, f->n_tokens, f->routing.logits, n_expert,
+                              NULL};
     products_run(f, worker, PHASE_ROUTER, &product, 1, (struct fetch){NULL, 0});
     memcpy(own->logits, f->routing.logits, n_logits * sizeof *own->logits);
-    route_rows(f, own, 0, f->n_tokens);
+    route_rows(f, layer, own, 0, f->n_tokens);
     sort_slots(own, f->n_tokens, (int)n_expert, (int)f->params->n_expert_used);
     mark_phase(f, worker, PHASE_ROUTER);
     return own;
@@ -136,46 +159,46 @@ static int router_rows(const struct forward *f, const struct worker *worker)
 }
 
 /* Items of rows: from the product to the choice of experts. */
-static void route_by_rows(struct forward *f, struct worker *worker, const struct matrix *router,
-                          const struct acts *a, int rows)
+static void route_by_rows(struct forward *f, struct worker *worker,
+                          const struct layer_weights *layer, const struct acts *a, int rows)
 {
     size_t n_expert = f->params->n_expert;
     for (int i = team_take(worker) * rows; i < f->n_tokens; i = team_take(worker) * rows) {
         int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
-        struct product product = {router, 0, a, i, m, f->routing.logits + (size_t)i * n_expert,
-                                  n_expert, NULL};
+        float *logits = f->routing.logits + (size_t)i * n_expert;
+        struct product product = {&layer->router, 0, a, i, m, logits, n_expert, NULL};
         product_rows(f, worker, &product);
-        route_rows(f, &f->routing, i, i + m);
+        route_rows(f, layer, &f->routing, i, i + m);
     }
     end_phase(f, worker, PHASE_ROUTER);
 }
 
 /* The product by columns, then the choice. */
-static void route_by_columns(struct forward *f, struct worker *worker, const struct matrix *router,
-                             const struct acts *a)
+static void route_by_columns(struct forward *f, struct worker *worker,
+                             const struct layer_weights *layer, const struct acts *a)
 {
-    struct product product = {router, 0, a, 0, f->n_tokens, f->routing.logits,
+    struct product product = {&layer->router, 0, a, 0, f->n_tokens, f->routing.logits,
                               f->params->n_expert, NULL};
     products_run(f, worker, PHASE_ROUTER, &product, 1, (struct fetch){NULL, 0});
     int begin, end;
     team_share(worker, f->n_tokens, 1, &begin, &end);
-    route_rows(f, &f->routing, begin, end);
+    route_rows(f, layer, &f->routing, begin, end);
     end_phase(f, worker, PHASE_ROUTER);
 }
 
 static const struct routing *route_prompt(struct forward *f, struct worker *worker,
-                                          const struct matrix *router, const struct acts *a)
+                                          const struct layer_weights *layer, const struct acts *a)
 {
     struct routing *routing = &f->routing;
     size_t n_expert = f->params->n_expert;
     int rows = router_rows(f, worker);
     if (n_blocks(f->n_tokens, rows) < worker->count)
-        route_by_columns(f, worker, router, a);
+        route_by_columns(f, worker, layer, a);
     else
-        route_by_rows(f, worker, router, a, rows);
+        route_by_rows(f, worker, layer, a, rows);
     if (worker->index == 0) {
         sort_slots(routing, f->n_tokens, (int)n_expert, (int)f->params->n_expert_used);
-        for (size_t e = 0; e < n_expert; e++)
+        for (size_t e = 0; e <= n_expert; e++)
             atomic_store_explicit(&f->columns_done[e], 0, memory_order_relaxed);
     }
     end_phase(f, worker, PHASE_ROUTER);
@@ -213,11 +236,20 @@ static void expert_columns(struct forward *f, struct worker *worker,
     const struct acts *rows = f->n_tokens == 1 ? a : gathered;
     for (int block = row_block(end - slot); slot < end; slot += block) {
         int m = end - slot < block ? end - slot : block;
-        unsigned formats = matrix_formats(&layer->gate, m) | matrix_formats(&layer->up, m);
+        unsigned formats = matrix_formats(&layer->ffn.gate, m) | matrix_formats(&layer->ffn.up, m);
         if (rows == gathered)
             gather_rows(f, routing, a, gathered, formats, slot, m);
-        gate_up_columns(f, worker, layer, expert, rows, 0, m, slot, columns);
+        struct ffn_rows own = {&layer->ffn, expert, rows, 0, m, &f->ffn_acts, slot};
+        gate_up_columns(f, worker, &own, columns);
     }
+}
+
+/* The rows of a block of tokens, for the shared experts. */
+static struct ffn_rows shared_rows(const struct forward *f, const struct layer_weights *layer,
+                                   const struct acts *a, int row, int rows)
+{
+    int m = f->n_tokens - row < rows ? f->n_tokens - row : rows;
+    return (struct ffn_rows){&layer->shared, 0, a, row, m, &f->shared_acts, row};
 }
 
 /* ---- Down ------------------------------------------------------------------------------------ */
@@ -232,6 +264,21 @@ static void scatter_rows(struct forward *f, const struct routing *routing, const
             f->x + (size_t)routing->slot_token[slot + i] * n_embd + columns->n0,
             tile + (size_t)i * TILE_STRIDE, routing->slot_weight[slot + i],
             (size_t)(columns->n1 - columns->n0));
+}
+
+/* down of the shared experts for some columns of some rows, added to x. */
+static void shared_down(struct forward *f, struct worker *worker, const struct layer_weights *layer,
+                        int row, int rows, const struct columns *columns)
+{
+    size_t n_embd = f->params->n_embd;
+    float *tile = f->scratch[worker->index].tile;
+    int m = f->n_tokens - row < rows ? f->n_tokens - row : rows;
+    struct product product = {&layer->shared.down, 0,    &f->shared_acts, row,
+                              m,                   tile, TILE_STRIDE,     NULL};
+    product_columns(f, worker, &product, columns);
+    for (int i = 0; i < m; i++)
+        f->kernels->rows.add(f->x + (size_t)(row + i) * n_embd + columns->n0,
+                             tile + (size_t)i * TILE_STRIDE, (size_t)(columns->n1 - columns->n0));
 }
 
 /* The first with rows, `from` or later; -1: none. */
@@ -304,19 +351,27 @@ static void few_tokens(struct forward *f, struct worker *worker, const struct la
                        const struct routing *routing, const struct acts *a, struct fetch next)
 {
     enum { FETCHED = 8 };
+    bool has_shared = layer->shared.gate.kernel != NULL;
     struct fetch down[FETCHED];
-    int block = gate_up_block(worker, &layer->gate, routing->n_active, f->n_tokens);
+    int block = gate_up_block(worker, &layer->ffn.gate, routing->n_active, f->n_tokens);
+    struct ffn_rows shared = shared_rows(f, layer, a, 0, f->n_tokens);
     struct columns columns;
-    for (struct walk walk = walk_deal(worker); walk_next_part(&walk);)
+    for (struct walk walk = walk_deal(worker); walk_next_part(&walk);) {
+        while (has_shared && walk_take(&walk, &layer->shared.gate, block, &columns))
+            gate_up_columns(f, worker, &shared, &columns);
         for (int i = 0; i < routing->n_active; i++)
-            while (walk_take(&walk, &layer->gate, block, &columns))
+            while (walk_take(&walk, &layer->ffn.gate, block, &columns))
                 expert_columns(f, worker, layer, routing, a, routing->active[i], &columns);
-    block = column_block(worker, &layer->down, 1, f->n_tokens);
-    int n_fetched = fetch_down(f, worker, &layer->down, routing, block, down, FETCHED);
+    }
+    block = column_block(worker, &layer->ffn.down, 1, f->n_tokens);
+    int n_fetched = fetch_down(f, worker, &layer->ffn.down, routing, block, down, FETCHED);
     end_phase_fetching(f, worker, PHASE_GATE_UP, down, n_fetched);
     for (struct walk walk = walk_deal(worker); walk_next_part(&walk);)
-        while (walk_take(&walk, &layer->down, block, &columns))
-            down_columns(f, worker, &layer->down, routing, &columns);
+        while (walk_take(&walk, &layer->ffn.down, block, &columns)) {
+            if (has_shared)
+                shared_down(f, worker, layer, 0, f->n_tokens, &columns);
+            down_columns(f, worker, &layer->ffn.down, routing, &columns);
+        }
     end_phase_fetching(f, worker, PHASE_DOWN, &next, 1);
 }
 
@@ -340,43 +395,85 @@ static int block_of(int block, int i, int n_active)
     return i < n_active - n_active / 4 ? block : part;
 }
 
-static void await_expert(struct forward *f, const struct worker *worker, int expert, uint32_t n_ff)
+static void await_expert(struct forward *f, const struct worker *worker, int expert,
+                         uint32_t n_columns)
 {
     const _Atomic uint32_t *done = &f->columns_done[expert];
-    if (atomic_load_explicit(done, memory_order_acquire) == n_ff)
+    if (atomic_load_explicit(done, memory_order_acquire) == n_columns)
         return;
     mark_phase(f, worker, PHASE_DOWN);
-    team_await(done, n_ff);
+    team_await(done, n_columns);
     mark_waited(f, worker, PHASE_DOWN);
+}
+
+static void count_columns(struct forward *f, int expert, const struct columns *columns)
+{
+    uint32_t done = (uint32_t)(columns->n1 - columns->n0);
+    atomic_fetch_add_explicit(&f->columns_done[expert], done, memory_order_release);
+}
+
+/* The items of the shared experts: blocks of all rows and some columns. */
+static void shared_gate_up(struct forward *f, struct worker *worker, struct walk *walk,
+                           const struct layer_weights *layer, const struct acts *a)
+{
+    int rows = row_block(f->n_tokens), n = n_blocks(f->n_tokens, rows);
+    int block = gate_up_block(worker, &layer->shared.gate, n, f->n_tokens);
+    struct columns columns;
+    for (int i = 0; i < f->n_tokens; i += rows) {
+        struct ffn_rows own = shared_rows(f, layer, a, i, rows);
+        while (walk_take(walk, &layer->shared.gate, block, &columns)) {
+            gate_up_columns(f, worker, &own, &columns);
+            count_columns(f, (int)f->params->n_expert, &columns);
+        }
+    }
+}
+
+static void shared_down_items(struct forward *f, struct worker *worker, struct walk *walk,
+                              const struct layer_weights *layer)
+{
+    int rows = row_block(f->n_tokens), n = n_blocks(f->n_tokens, rows);
+    int block = column_block(worker, &layer->shared.down, n, f->n_tokens);
+    uint32_t n_columns = (uint32_t)(n * layer->shared.gate.n);
+    struct columns columns;
+    for (int i = 0; i < f->n_tokens; i += rows)
+        while (walk_take(walk, &layer->shared.down, block, &columns)) {
+            await_expert(f, worker, (int)f->params->n_expert, n_columns);
+            shared_down(f, worker, layer, i, rows, &columns);
+        }
 }
 
 static void experts_phase(struct forward *f, struct worker *worker,
                           const struct layer_weights *layer, const struct routing *routing,
                           const struct acts *a)
 {
-    const int n = routing->n_active, n_ff = layer->gate.n;
+    const int n = routing->n_active, n_ff = layer->ffn.gate.n;
+    const bool has_shared = layer->shared.gate.kernel != NULL;
     int gate_block = expert_block(worker, n_ff, n);
-    int down_block = expert_block(worker, layer->down.n, n);
+    int down_block = expert_block(worker, layer->ffn.down.n, n);
     down_block = down_block < MAX_COLUMN_BLOCK ? down_block : MAX_COLUMN_BLOCK;
     struct columns columns;
     struct walk walk = walk_start(worker);
-    while (walk_next_part(&walk))
+    while (walk_next_part(&walk)) {
+        if (has_shared)
+            shared_gate_up(f, worker, &walk, layer, a);
         for (int i = 0; i < n; i++)
-            while (walk_take(&walk, &layer->gate, block_of(gate_block, i, n), &columns)) {
-                int expert = routing->active[i];
-                expert_columns(f, worker, layer, routing, a, expert, &columns);
-                uint32_t done = (uint32_t)(columns.n1 - columns.n0);
-                atomic_fetch_add_explicit(&f->columns_done[expert], done, memory_order_release);
+            while (walk_take(&walk, &layer->ffn.gate, block_of(gate_block, i, n), &columns)) {
+                expert_columns(f, worker, layer, routing, a, routing->active[i], &columns);
+                count_columns(f, routing->active[i], &columns);
             }
+    }
     mark_phase(f, worker, PHASE_GATE_UP);
     walk_again(&walk);
-    while (walk_next_part(&walk))
+    while (walk_next_part(&walk)) {
+        if (has_shared)
+            shared_down_items(f, worker, &walk, layer);
         for (int i = 0; i < n; i++)
-            while (walk_take(&walk, &layer->down, block_of(down_block, i, n), &columns)) {
+            while (walk_take(&walk, &layer->ffn.down, block_of(down_block, i, n), &columns)) {
                 int expert = routing->active[i];
                 await_expert(f, worker, expert, (uint32_t)n_ff);
-                expert_down(f, worker, &layer->down, routing, expert, &columns);
+                expert_down(f, worker, &layer->ffn.down, routing, expert, &columns);
             }
+    }
     end_phase(f, worker, PHASE_DOWN);
 }
 
@@ -393,13 +490,16 @@ void moe_block(struct forward *f, struct worker *worker, const struct layer_weig
     bool few = f->n_tokens <= FEW_TOKENS;
     int rows = few ? f->n_tokens : router_rows(f, worker);
     unsigned formats = block_formats(router, f->n_tokens, rows);
-    formats |= expert_formats(&layer->gate, f->n_tokens) | expert_formats(&layer->up, f->n_tokens);
+    formats |= expert_formats(&layer->ffn.gate, f->n_tokens) |
+               expert_formats(&layer->ffn.up, f->n_tokens) |
+               block_formats(&layer->shared.gate, f->n_tokens, row_block(f->n_tokens)) |
+               block_formats(&layer->shared.up, f->n_tokens, row_block(f->n_tokens));
     const struct acts *a = norm_phase(f, worker, layer->ffn_norm, formats, 0);
     if (few) {
-        few_tokens(f, worker, layer, route_few(f, worker, router, a), a, next);
+        few_tokens(f, worker, layer, route_few(f, worker, layer, a), a, next);
         return;
     }
-    const struct routing *routing = route_prompt(f, worker, router, a);
+    const struct routing *routing = route_prompt(f, worker, layer, a);
     experts_phase(f, worker, layer, routing, a);
     sum_phase(f, worker, routing);
 }

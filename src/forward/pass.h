@@ -40,6 +40,32 @@ struct routing {
     int n_active;
 };
 
+/* Latent attention (mla.c), where *latent* is kv_rank + n_rot wide. Rows at once at most: tokens of
+ * a head in an item, and keys that are expanded. */
+enum { MLA_TOKENS = 64, MLA_KEYS = 1024 };
+
+struct mla_scratch {
+    float *q_latent;       /* [q_rank] of a single token, normed */
+    struct acts q_acts;    /* it */
+    struct acts head_acts; /* [MLA_TOKENS] rows of d_nope, or of kv_rank */
+    float *q;              /* [MLA_TOKENS, latent] queries of a head to the latents */
+    float *out;            /* [MLA_TOKENS, kv_rank], or [attn_rows, d_v] */
+    float *max, *sum;      /* [attn_rows] */
+    int32_t *n_keys;       /* [attn_rows] */
+};
+
+struct mla_buffers {
+    float *q_latent;    /* [n_batch, q_rank] */
+    struct acts q_acts; /* its rows, normed */
+    float *latent;      /* [n_batch, latent] */
+    float *q;           /* [n_head, latent] of a single token */
+    float *values;      /* [n_head * d_v] of a single token */
+    struct acts latent_acts; /* [MLA_KEYS] rows of kv_rank, of the cache */
+    uint8_t *keys;      /* [n_head, MLA_KEYS, d_k], in the type of the cache */
+    uint8_t *expanded_values; /* [n_head, MLA_KEYS, d_v] */
+    float *max, *sum;   /* [n_head, n_batch] of what is in `attn` */
+};
+
 struct worker_scratch {
     float *tile;      /* [MAX_ROW_BLOCK, TILE_STRIDE] of a product before it is used */
     float *up;        /* the same, of up beside gate */
@@ -49,6 +75,7 @@ struct worker_scratch {
     struct routing routing; /* of FEW_TOKENS */
     float *q;               /* [group, d_k] of a single token */
     struct acts attn_acts;  /* the heads' output of a single token */
+    struct mla_scratch mla;
     void *gemm;       /* scratch of the kernels */
     void *attn;
 };
@@ -72,14 +99,18 @@ struct forward {
     float *q;              /* [n_batch, n_head * d_k] */
     float *k, *v;          /* [n_batch, n_head_kv * d_k], [n_batch, n_head_kv * d_v] */
     float *q_heads;        /* [n_head_kv, n_tokens, group, d_k]; group = n_head / n_head_kv */
-    float *attn;           /* [n_splits, n_head_kv, n_tokens, group, d_v], see attend */
+    float *attn;           /* [n_splits, n_head_kv, n_tokens, group, d_v], see attend; of latent
+                            * attention [n_splits, n_head, kv_rank] or [n_head, n_tokens, d_v] */
     float *split_max, *split_sum; /* [MAX_SPLITS, n_head]: a single token, whose keys are split */
-    _Atomic int *splits_done;     /* [n_head_kv]; zero between phases */
-    int32_t *n_keys;       /* [n_batch * group] keys that a query row sees */
+    _Atomic int *splits_done;     /* [n_head]; zero between phases */
+    int32_t *n_keys;       /* [n_batch * group] keys that a query row sees; MLA: [n_batch] */
     struct acts attn_acts; /* rows of the heads' output */
+    struct mla_buffers mla;
     struct acts ffn_acts;  /* [n_slots] rows of silu(gate) * up; n_slots = n_batch where dense */
     struct routing routing;
-    _Atomic uint32_t *columns_done; /* [n_expert] columns of gate and up that are in ffn_acts */
+    struct acts shared_acts; /* [n_batch] the same of the shared experts */
+    _Atomic uint32_t *columns_done; /* [n_expert + 1] columns of gate and up that are in ffn_acts;
+                                     * the last: times blocks of rows, in shared_acts */
     float *down;           /* [n_slots, down_stride] what experts give, before it is summed */
     size_t down_stride;    /* floats: rows do not all begin in the same sets of a cache */
     struct worker_scratch *scratch; /* [n_workers] */
@@ -224,15 +255,36 @@ void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase
 const struct acts *norm_phase(struct forward *f, struct worker *worker, const float *w,
                               unsigned formats, int first);
 void attention_block(struct forward *f, struct worker *worker, int layer);
+/* The same of models with latent attention. */
+void mla_block(struct forward *f, struct worker *worker, int layer);
+
+/* ---- attention.c ---- */
+
+/* The rotation of a query or key by its position. */
+void rotate_head(const struct forward *f, float *head, int token);
+/* n floats as elements of the KV cache. */
+void store_floats(const struct forward *f, void *to, const float *from, size_t n);
+/* Merges the splits of one query head in f->attn, [n_splits, n_head, d_v], into split 0. */
+void merge_head(struct forward *f, size_t head, int n_splits, size_t d_v);
+
+/* ---- The feed-forward ---- */
 
 /* Widths of the items of gate and up are multiples of it: of each one's NR, and of the blocks that
  * their result is quantized in. */
 enum { GATE_UP_ALIGN = 32 };
-/* gate and up for columns of an expert (0 where dense) and m rows of `a` from row0 on; the
- * activated result becomes rows slot.. of f->ffn_acts. */
-void gate_up_columns(struct forward *f, const struct worker *worker,
-                     const struct layer_weights *layer, int expert, const struct acts *a, int row0,
-                     int m, int slot, const struct columns *columns);
+/* m rows of `a`, from row0 on, for an expert (0 where dense); what becomes of them are the rows
+ * slot.. of `out`. */
+struct ffn_rows {
+    const struct ffn_weights *weights;
+    int expert;
+    const struct acts *a;
+    int row0, m;
+    const struct acts *out;
+    int slot;
+};
+/* silu(gate) * up of some columns. */
+void gate_up_columns(struct forward *f, const struct worker *worker, const struct ffn_rows *rows,
+                     const struct columns *columns);
 /* column_block of gate and up, so aligned. */
 int gate_up_block(const struct worker *worker, const struct matrix *gate, int n_groups, int n_rows);
 /* What a worker reads first of the feed-forward of a layer. */

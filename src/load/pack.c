@@ -2,6 +2,7 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -33,6 +34,9 @@ struct pack_job {
     const struct weights *weights;
     struct chunk *chunks;
     int first_chunk[NODES_MAX + 1]; /* each node's are together, in the order of the file */
+    const struct kernel_set *kernels;
+    size_t transpose_bytes; /* that a chunk of a transposed tensor takes at most */
+    uint8_t *transposed;    /* [n_workers, transpose_bytes]; NULL: there are none */
     uint64_t total_bytes;
     _Atomic uint64_t done_bytes;
     _Atomic bool canceled;
@@ -43,7 +47,7 @@ struct pack_job {
 
 static size_t row_bytes(const struct model_tensor *tensor)
 {
-    const struct block_type *type = tensor->source->type;
+    const struct block_type *type = tensor->type;
     return (size_t)tensor->k / type->n_elems * type->n_bytes;
 }
 
@@ -72,15 +76,21 @@ static size_t list_chunks(const struct placement *place, int node, struct chunk 
     return count;
 }
 
-/* Rows of a chunk in the file. */
+/* Rows of a chunk in the file; of a transposed tensor the whole matrix. */
 static const uint8_t *source(const struct chunk *chunk, int node, size_t *bytes)
 {
     const struct model_tensor *tensor = chunk->place->tensor;
-    size_t stride = row_bytes(tensor);
+    const struct block_type *type = tensor->source->type;
+    size_t stride = (size_t)tensor->source->dims[0] / type->n_elems * type->n_bytes;
     size_t row = (size_t)chunk->place->parts[node].n0 + (size_t)chunk->n0;
-    *bytes = (size_t)(chunk->n1 - chunk->n0) * stride;
+    size_t count = (size_t)(chunk->n1 - chunk->n0);
+    if (tensor->transposed) {
+        row = 0;
+        count = tensor->k;
+    }
+    *bytes = count * stride;
     return (const uint8_t *)tensor->source->data +
-           ((size_t)chunk->expert * tensor->n + row) * stride;
+           ((size_t)chunk->expert * tensor->expert_rows + tensor->row0 + row) * stride;
 }
 
 /* Only a hint: a refusal changes no result. Whole pages inside the range only: neighbours may still
@@ -102,7 +112,51 @@ static void read_ahead(const struct pack_job *job, int i, int node)
     advise(rows, bytes, job->page, MADV_WILLNEED);
 }
 
-static void pack_chunk(struct pack_job *job, const struct chunk *chunk, int node)
+/* Floats as elements of a type that has no blocks. */
+static void encode(const struct kernel_set *kernels, enum block_id type, void *to,
+                   const float *from, size_t n)
+{
+    if (type == BLOCK_F16)
+        kernels->rows.f32_to_f16(to, from, n);
+    else if (type == BLOCK_BF16)
+        kernels->rows.f32_to_bf16(to, from, n);
+    else
+        memcpy(to, from, n * sizeof *from);
+}
+
+/* The memory of `transpose`: the rows, a row of the file as floats, and what of it is used. */
+static size_t transpose_bytes(const struct placement *place)
+{
+    const struct model_tensor *tensor = place->tensor;
+    size_t count = (size_t)chunk_rows(place);
+    return act_round_up(count * row_bytes(tensor), 64) +
+           act_round_up(count * tensor->type->n_bytes, 64) +
+           act_round_up((size_t)tensor->source->dims[0] * sizeof(float), 64);
+}
+
+/* Columns [n0, n1) of a matrix of the file as rows, in the worker's memory: an element of each at a
+ * time, so that the file is read in its order. */
+static const uint8_t *transpose(const struct pack_job *job, const struct chunk *chunk, int node,
+                                const uint8_t *rows, int worker)
+{
+    const struct model_tensor *tensor = chunk->place->tensor;
+    const struct block_type *type = tensor->source->type;
+    size_t row_width = (size_t)tensor->source->dims[0], element = tensor->type->n_bytes;
+    size_t first = (size_t)chunk->place->parts[node].n0 + (size_t)chunk->n0;
+    size_t count = (size_t)(chunk->n1 - chunk->n0);
+    uint8_t *to = job->transposed + (size_t)worker * job->transpose_bytes;
+    uint8_t *encoded = to + act_round_up(count * row_bytes(tensor), 64);
+    float *row = (float *)(void *)(encoded + act_round_up(count * element, 64));
+    for (size_t i = 0; i < tensor->k; i++) {
+        type->dequantize(rows + i * (row_width / type->n_elems * type->n_bytes), row, row_width);
+        encode(job->kernels, (enum block_id)tensor->type->id, encoded, row + first, count);
+        for (size_t j = 0; j < count; j++)
+            memcpy(to + j * row_bytes(tensor) + i * element, encoded + j * element, element);
+    }
+    return to;
+}
+
+static void pack_chunk(struct pack_job *job, const struct chunk *chunk, int node, int worker)
 {
     const struct placement *place = chunk->place;
     const struct placement_part *part = &place->parts[node];
@@ -110,11 +164,12 @@ static void pack_chunk(struct pack_job *job, const struct chunk *chunk, int node
     size_t bytes;
     const uint8_t *rows = source(chunk, node, &bytes);
     advise(rows, bytes, job->page, MADV_POPULATE_READ); /* one call in place of many page faults */
+    const uint8_t *from = tensor->transposed ? transpose(job, chunk, node, rows, worker) : rows;
     place->kernel->pack(job->weights->arenas[place->pool][node].data + part->offset +
                             chunk->expert * part->matrix_bytes,
-                        rows, part->n1 - part->n0, (int)tensor->k, chunk->n0, chunk->n1);
+                        from, part->n1 - part->n0, (int)tensor->k, chunk->n0, chunk->n1);
     advise(rows, bytes, job->page, MADV_DONTNEED);
-    atomic_fetch_add(&job->done_bytes, bytes);
+    atomic_fetch_add(&job->done_bytes, (size_t)(chunk->n1 - chunk->n0) * row_bytes(tensor));
 }
 
 static void pack_worker(struct worker *worker, void *arg)
@@ -132,7 +187,7 @@ static void pack_worker(struct worker *worker, void *arg)
             if (atomic_load(&job->canceled))
                 return;
             read_ahead(job, i + READ_AHEAD, node);
-            pack_chunk(job, &job->chunks[i], node);
+            pack_chunk(job, &job->chunks[i], node, worker->index);
             if (worker->index == 0 && job->progress &&
                 !job->progress(job->user, atomic_load(&job->done_bytes), job->total_bytes))
                 atomic_store(&job->canceled, true);
@@ -188,8 +243,12 @@ static int collect_chunks(const struct plan *plan, struct pack_job *job, struct 
         status = error_set(error, TSR_ENOMEM, "out of memory for packing");
     else
         list_all(places, n_places, plan->n_nodes, job->chunks, job->first_chunk);
-    for (size_t i = 0; i < n_places; i++)
-        job->total_bytes += places[i]->tensor->source->n_bytes;
+    for (size_t i = 0; i < n_places; i++) {
+        const struct model_tensor *tensor = places[i]->tensor;
+        job->total_bytes += (uint64_t)tensor->n_expert * tensor->n * row_bytes(tensor);
+        if (tensor->transposed && transpose_bytes(places[i]) > job->transpose_bytes)
+            job->transpose_bytes = transpose_bytes(places[i]);
+    }
     free(places);
     return status;
 }
@@ -198,14 +257,22 @@ int pack_tensors(const struct plan *plan, struct team *team, const struct weight
                  weights_progress_fn *progress, void *user, struct tsr_error *error)
 {
     struct pack_job job = {.weights = weights,
+                           .kernels = plan->kernels,
                            .progress = progress,
                            .user = user,
                            .page = (size_t)sysconf(_SC_PAGESIZE)};
     int status = collect_chunks(plan, &job, error);
+    if (!status && job.transpose_bytes) {
+        job.transposed = mem_alloc((size_t)team_size(team), job.transpose_bytes);
+        if (!job.transposed)
+            status = error_set(error, TSR_ENOMEM, "out of memory for packing");
+    }
+    if (!status)
+        team_run(team, team_size(team), pack_worker, &job);
+    free(job.transposed);
+    free(job.chunks);
     if (status)
         return status;
-    team_run(team, team_size(team), pack_worker, &job);
-    free(job.chunks);
     if (atomic_load(&job.canceled))
         return error_set(error, TSR_ECANCELED, "loading was cancelled");
     if (progress && !progress(user, job.total_bytes, job.total_bytes))

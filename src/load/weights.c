@@ -23,13 +23,25 @@ static const size_t layer_field[ROLE_COUNT] = {
     [ROLE_ATTN_K] = offsetof(struct layer_weights, k),
     [ROLE_ATTN_V] = offsetof(struct layer_weights, v),
     [ROLE_ATTN_OUTPUT] = offsetof(struct layer_weights, attn_output),
-    [ROLE_FFN_GATE] = offsetof(struct layer_weights, gate),
-    [ROLE_FFN_UP] = offsetof(struct layer_weights, up),
-    [ROLE_FFN_DOWN] = offsetof(struct layer_weights, down),
+    [ROLE_ATTN_Q_A] = offsetof(struct layer_weights, mla.q_a),
+    [ROLE_ATTN_Q_A_NORM] = offsetof(struct layer_weights, mla.q_a_norm),
+    [ROLE_ATTN_Q_B] = offsetof(struct layer_weights, q),
+    [ROLE_ATTN_KV_A] = offsetof(struct layer_weights, mla.kv_a),
+    [ROLE_ATTN_KV_A_NORM] = offsetof(struct layer_weights, mla.kv_a_norm),
+    [ROLE_ATTN_K_B] = offsetof(struct layer_weights, mla.k_b),
+    [ROLE_ATTN_V_B] = offsetof(struct layer_weights, mla.v_b),
+    [ROLE_ATTN_K_UP] = offsetof(struct layer_weights, mla.k_up),
+    [ROLE_FFN_GATE] = offsetof(struct layer_weights, ffn.gate),
+    [ROLE_FFN_UP] = offsetof(struct layer_weights, ffn.up),
+    [ROLE_FFN_DOWN] = offsetof(struct layer_weights, ffn.down),
     [ROLE_ROUTER] = offsetof(struct layer_weights, router),
-    [ROLE_GATE_EXPERTS] = offsetof(struct layer_weights, gate),
-    [ROLE_UP_EXPERTS] = offsetof(struct layer_weights, up),
-    [ROLE_DOWN_EXPERTS] = offsetof(struct layer_weights, down),
+    [ROLE_GATE_EXPERTS] = offsetof(struct layer_weights, ffn.gate),
+    [ROLE_UP_EXPERTS] = offsetof(struct layer_weights, ffn.up),
+    [ROLE_ROUTER_BIAS] = offsetof(struct layer_weights, router_bias),
+    [ROLE_DOWN_EXPERTS] = offsetof(struct layer_weights, ffn.down),
+    [ROLE_SHARED_GATE] = offsetof(struct layer_weights, shared.gate),
+    [ROLE_SHARED_UP] = offsetof(struct layer_weights, shared.up),
+    [ROLE_SHARED_DOWN] = offsetof(struct layer_weights, shared.down),
 };
 
 static void *field_of(struct weights *weights, const struct model_tensor *tensor)
@@ -51,17 +63,18 @@ static void connect_matrix(struct weights *weights, const struct plan *plan,
                            const struct placement *place, struct matrix *matrix)
 {
     const struct model_tensor *tensor = place->tensor;
-    int *min_rows = &weights->min_rows[tensor->source->type->id];
+    int *min_rows = &weights->min_rows[tensor->type->id];
     if (place->kernel->min_rows) /* others of the type may lie in another pool */
         *min_rows = place->kernel->min_rows;
     *matrix = (struct matrix){
         .kernel = place->kernel, .n = (int)tensor->n, .k = (int)tensor->k, .min_rows = min_rows};
-    size_t row_bytes = tensor->source->n_bytes / tensor->n_expert / tensor->n;
+    const struct block_type *type = tensor->type;
+    size_t row_bytes = tensor->k / type->n_elems * type->n_bytes;
     for (int node = 0; node < plan->n_nodes; node++) {
         const struct placement_part *part = &place->parts[node];
         const uint8_t *data = place->pool == POOL_MAPPED
                                   ? (const uint8_t *)tensor->source->data +
-                                        (size_t)part->n0 * row_bytes
+                                        (size_t)(tensor->row0 + (uint32_t)part->n0) * row_bytes
                                   : weights->arenas[place->pool][node].data + part->offset;
         matrix->parts[node] = (struct matrix_part){data, part->matrix_bytes, part->n0, part->n1};
     }

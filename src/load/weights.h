@@ -24,13 +24,30 @@ struct matrix {
     struct matrix_part parts[NODES_MAX]; /* by node; only part 0 where weights are not sharded */
 };
 
+/* Of latent attention; kv_a.kernel is NULL where the model has none. */
+struct mla_weights {
+    struct matrix q_a;     /* [q_rank, n_embd], or kernel NULL: then q is of n_embd, not of q_rank */
+    const float *q_a_norm; /* [q_rank] */
+    struct matrix kv_a;    /* [kv_rank + n_rot, n_embd]: the latent and the rotated key */
+    const float *kv_a_norm; /* [kv_rank] */
+    struct matrix k_b, v_b, k_up; /* of each head, as an expert: see enum model_role */
+};
+
+/* down(silu(gate(x)) * up(x)) */
+struct ffn_weights {
+    struct matrix gate, up, down;
+};
+
 struct layer_weights {
     const float *attn_norm, *ffn_norm;       /* [n_embd] */
     const float *q_norm, *k_norm;            /* [d_k], or NULL */
     const float *q_bias, *k_bias, *v_bias;   /* [n_head * d_k], [n_head_kv * d_k], .. or NULL */
     struct matrix q, k, v, attn_output;
-    struct matrix gate, up, down;            /* of experts where the layer has a router */
+    struct mla_weights mla;
+    struct ffn_weights ffn;                  /* of experts where the layer has a router */
+    struct ffn_weights shared;               /* beside the experts; kernels NULL: none */
     struct matrix router;                    /* kernel NULL in a dense layer */
+    const float *router_bias;                /* [n_expert] for the choice, or NULL */
 };
 
 struct weights {

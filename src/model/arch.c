@@ -10,6 +10,7 @@ static const struct model_arch archs[] = {
     {"qwen2", ARCH_QKV_BIAS, ROPE_HALVES},
     {"qwen3", ARCH_QK_NORM, ROPE_HALVES},
     {"qwen3moe", ARCH_QK_NORM | ARCH_MOE, ROPE_HALVES},
+    {"deepseek2", ARCH_MLA | ARCH_MOE | ARCH_SHARED_EXPERTS, ROPE_ADJACENT},
 };
 
 enum { N_ARCHS = sizeof archs / sizeof archs[0] };

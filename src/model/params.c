@@ -5,7 +5,8 @@
 #include <string.h>
 
 /* No model comes near; beyond, products of two dimensions would not fit an int. */
-enum { MAX_DIM = 1 << 20, MAX_LAYERS = 4096, MAX_HEADS = 4096, MAX_EXPERTS = 4096 };
+enum { MAX_DIM = 1 << 20, MAX_LAYERS = 4096, MAX_HEADS = 4096, MAX_EXPERTS = 4096,
+       MAX_MLA_HEAD = 512 };
 
 /* Reads keys "ARCH.name"; the first fault stays in `error` and later reads do nothing. */
 struct key_reader {
@@ -41,6 +42,14 @@ static uint32_t require_u32(struct key_reader *reader, const char *name, uint32_
     if (!reader->error->code && value == 0)
         error_set(reader->error, TSR_EFORMAT, "%s: %s is missing or zero", gguf_path(reader->gguf),
                   full_key(reader, name));
+    return value;
+}
+
+static bool read_bool(struct key_reader *reader, const char *name, bool fallback)
+{
+    bool value = fallback;
+    if (!reader->error->code)
+        gguf_get_bool(reader->gguf, full_key(reader, name), &value, reader->error);
     return value;
 }
 
@@ -111,6 +120,7 @@ static void read_rope(struct key_reader *reader, struct model_params *params)
         rope->attention_factor = read_f32(reader, "rope.scaling.attn_factor", 1.0f) *
                                  (1.0f + 0.1f * logf(1.0f / rope->scale));
     }
+    params->attn_scale = 1.0f / sqrtf((float)params->d_k);
     if (!reader->error->code &&
         (rope->n_rot == 0 || rope->n_rot % 2 || rope->n_rot > params->d_k || !(rope->base > 0.0f)))
         error_set(reader->error, TSR_EFORMAT,
@@ -141,17 +151,88 @@ static void read_heads(struct key_reader *reader, struct model_params *params)
                   gguf_path(reader->gguf), params->d_k, params->d_v);
 }
 
+/* Heads of latent attention. Newer files describe what is cached as one key/value head, and the
+ * heads themselves by keys that end in _mla; older ones have no such keys. */
+static void read_mla_heads(struct key_reader *reader, struct model_params *params)
+{
+    struct mla_params *mla = &params->mla;
+    params->n_head = require_u32(reader, "attention.head_count", MAX_HEADS);
+    params->n_head_kv = 1;
+    mla->kv_rank = require_u32(reader, "attention.kv_lora_rank", MAX_DIM / 4);
+    mla->q_rank = read_u32(reader, "attention.q_lora_rank", 0, MAX_DIM / 4);
+    uint32_t d_k = read_u32(reader, "attention.key_length", 0, MAX_DIM / 4);
+    uint32_t d_v = read_u32(reader, "attention.value_length", 0, MAX_DIM / 4);
+    params->d_k = read_u32(reader, "attention.key_length_mla", d_k, MAX_DIM / 4);
+    params->d_v = read_u32(reader, "attention.value_length_mla", d_v, MAX_DIM / 4);
+    uint32_t n_rot = require_u32(reader, "rope.dimension_count", MAX_DIM / 4);
+    if (reader->error->code)
+        return;
+    /* Keys and values of a head fit a worker's block of columns; values are quantized by head. */
+    if (params->d_k <= n_rot || params->d_k - n_rot > MAX_MLA_HEAD || params->d_v > MAX_MLA_HEAD ||
+        !params->d_v || params->d_v % 32 ||
+        (uint64_t)params->n_head * (params->d_k + params->d_v) > MAX_DIM)
+        error_set(reader->error, TSR_EUNSUPPORTED,
+                  "%s: heads of %u (%u of them rotated) and %u elements are not supported",
+                  gguf_path(reader->gguf), params->d_k, n_rot, params->d_v);
+    mla->d_nope = params->d_k - n_rot;
+}
+
+/* Here what YaRN does to the scores is a factor of their scale, and no part of the rotation. */
+static void scale_mla_scores(struct key_reader *reader, struct model_params *params)
+{
+    struct rope_params *rope = &params->rope;
+    float factor = read_f32(reader, "rope.scaling.yarn_log_multiplier", 0.0f);
+    float magnitude = 1.0f + factor * logf(1.0f / rope->scale);
+    rope->attention_factor = 1.0f;
+    params->attn_scale *= magnitude * magnitude;
+}
+
+/* What the families with shared experts say of their router and of layers without one. */
+static void read_router(struct key_reader *reader, struct model_params *params)
+{
+    enum { SOFTMAX = 1, SIGMOID = 2 };
+    params->n_layer_dense = read_u32(reader, "leading_dense_block_count", 0, params->n_layer);
+    uint32_t n_shared = read_u32(reader, "expert_shared_count", 0, MAX_EXPERTS);
+    uint32_t gating = read_u32(reader, "expert_gating_func", SOFTMAX, UINT32_MAX);
+    uint32_t n_group = read_u32(reader, "expert_group_count", 1, UINT32_MAX);
+    float scale = read_f32(reader, "expert_weights_scale", 1.0f);
+    params->router.sigmoid = gating == SIGMOID;
+    params->router.normalized = read_bool(reader, "expert_weights_norm", false);
+    params->router.scale = scale == 0.0f ? 1.0f : scale; /* converters write 0 for none */
+    params->n_ff_shared = n_shared * params->n_ff_expert;
+    if (reader->error->code)
+        return;
+    if (gating != SOFTMAX && gating != SIGMOID)
+        error_set(reader->error, TSR_EUNSUPPORTED, "%s: %s.expert_gating_func %u is not supported",
+                  gguf_path(reader->gguf), reader->arch->name, gating);
+    else if (n_group > 1)
+        error_set(reader->error, TSR_EUNSUPPORTED,
+                  "%s: %s.expert_group_count is %u: choosing groups of experts is not supported",
+                  gguf_path(reader->gguf), reader->arch->name, n_group);
+    else if ((uint64_t)n_shared * params->n_ff_expert > MAX_DIM)
+        error_set(reader->error, TSR_EFORMAT, "%s: %u shared experts of width %u are not supported",
+                  gguf_path(reader->gguf), n_shared, params->n_ff_expert);
+}
+
+/* The feed-forward of layers without experts. */
+static void read_dense(struct key_reader *reader, struct model_params *params)
+{
+    params->n_ff = read_per_layer(reader, "feed_forward_length", 0, MAX_DIM);
+    if (!reader->error->code && params->n_ff == 0)
+        require_u32(reader, "feed_forward_length", MAX_DIM);
+}
+
 static void read_experts(struct key_reader *reader, struct model_params *params)
 {
     unsigned switches = reader->arch->switches;
+    params->router = (struct router_params){.normalized = true, .scale = 1.0f};
     if (switches & (ARCH_MOE | ARCH_MOE_OPTIONAL))
         params->n_expert = read_u32(reader, "expert_count", 0, MAX_EXPERTS);
     if (params->n_expert == 0) {
         if (switches & ARCH_MOE)
             require_u32(reader, "expert_count", MAX_EXPERTS);
-        params->n_ff = read_per_layer(reader, "feed_forward_length", 0, MAX_DIM);
-        if (!reader->error->code && params->n_ff == 0)
-            require_u32(reader, "feed_forward_length", MAX_DIM);
+        params->n_layer_dense = params->n_layer;
+        read_dense(reader, params);
         return;
     }
     params->n_expert_used = require_u32(reader, "expert_used_count", MAX_EXPERTS);
@@ -163,6 +244,10 @@ static void read_experts(struct key_reader *reader, struct model_params *params)
         error_set(reader->error, TSR_EFORMAT, "%s: %u of %u experts of width %u cannot be",
                   gguf_path(reader->gguf), params->n_expert_used, params->n_expert,
                   params->n_ff_expert);
+    if (switches & ARCH_SHARED_EXPERTS)
+        read_router(reader, params);
+    if (params->n_layer_dense > 0)
+        read_dense(reader, params);
 }
 
 int params_read(const struct gguf *gguf, const struct model_arch *arch, struct model_params *params,
@@ -176,11 +261,13 @@ int params_read(const struct gguf *gguf, const struct model_arch *arch, struct m
     params->n_ctx_train = require_u32(&reader, "context_length", INT32_MAX);
     params->rms_eps = read_f32(&reader, "attention.layer_norm_rms_epsilon", 1e-5f);
     if (!fault.code)
-        read_heads(&reader, params);
+        (arch->switches & ARCH_MLA ? read_mla_heads : read_heads)(&reader, params);
     if (!fault.code)
         read_experts(&reader, params);
     if (!fault.code)
         read_rope(&reader, params);
+    if (!fault.code && arch->switches & ARCH_MLA)
+        scale_mla_scores(&reader, params);
     if (fault.code && error)
         *error = fault;
     return fault.code;

@@ -32,7 +32,9 @@ static bool size_parts(const struct planner *planner, struct placement *place)
         *part = (struct placement_part){0};
         node_rows(shares, node, (int)tensor->n, ROWS_ALIGN, &part->n0, &part->n1);
         if (place->pool == POOL_MAPPED) {
-            part->matrix_bytes = tensor->source->n_bytes / tensor->n_expert;
+            const struct gguf_tensor *source = tensor->source;
+            uint64_t row_bytes = source->dims[0] / source->type->n_elems * source->type->n_bytes;
+            part->matrix_bytes = row_bytes * tensor->expert_rows;
         } else if (part->n1 > part->n0) {
             size_t matrix = place->kernel->packed_bytes(part->n1 - part->n0, (int)tensor->k);
             part->matrix_bytes = act_round_up(matrix, 64);
@@ -138,8 +140,10 @@ static int place_all(const struct planner *planner)
     for (size_t i = 0; i < model->n_tensors; i++) {
         struct placement *place = &planner->plan->placements[i];
         place->tensor = &model->tensors[i];
-        place->tied = model->tied_output && place->tensor->role == ROLE_OUTPUT;
-        place->name = place->tied ? "output.weight" : place->tensor->source->name;
+        const struct model_tensor *tensor = place->tensor;
+        bool tied_output = model->tied_output && tensor->role == ROLE_OUTPUT;
+        place->tied = tensor->shares_source;
+        place->name = tied_output ? "output.weight" : tensor->source->name;
         int status = place_tensor(planner, place);
         if (status)
             return status;

@@ -40,7 +40,7 @@ struct placement_part {
 struct placement {
     const struct model_tensor *tensor;
     const char *name; /* the tensor's; "output.weight" for a tied output */
-    bool tied;        /* the file's bytes are those of another placement, the embedding */
+    bool tied;        /* the file's bytes are those of another placement */
     enum plan_pool pool;
     const struct gemm_kernel *kernel; /* NULL for tensors that no product uses */
     struct placement_part parts[NODES_MAX];

@@ -21,7 +21,7 @@ const struct gemm_kernel *pool_kernel(enum plan_pool pool, const struct kernel_s
 {
     const struct gemm_kernel *const tables[POOL_COUNT] = {
         [POOL_AMX] = kernels->tiles, [POOL_CPU] = kernels->packed, [POOL_MAPPED] = kernels->mapped};
-    return &tables[pool][tensor->source->type->id];
+    return &tables[pool][tensor->type->id];
 }
 
 /* Packing pads columns to whole panels; the router is small and read as it is. */
@@ -45,7 +45,9 @@ const char *pool_refuses(enum plan_pool pool, const struct kernel_set *kernels,
         [POOL_CPU] = "no packed kernel for this type",
         [POOL_MAPPED] = "no kernel for this type",
     };
-    const char *reason = pool == POOL_MAPPED ? NULL : packing_refuses(tensor);
+    const char *reason = pool != POOL_MAPPED  ? packing_refuses(tensor)
+                         : tensor->transposed ? "its rows are columns in the file"
+                                              : NULL;
     if (!reason && pool == POOL_AMX)
         reason = no_tiles;
     if (!reason && model_role_is_matrix(tensor->role) && !pool_kernel(pool, kernels, tensor)->gemm)

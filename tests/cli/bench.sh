@@ -58,8 +58,6 @@ run 2 bench --shape tiny-moe
 one_line 'give a type'
 run 2 bench --shape tiny-moe:q4_0,5
 one_line 'layers must be 1 to 4'
-run 2 bench --shape deepseek-v2-lite:q4_0
-one_line 'architecture deepseek2'
 run 2 bench --shape tiny-moe:q4_0 -m "$model"
 one_line 'exclude each other'
 run 2 bench -p 1,x

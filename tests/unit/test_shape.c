@@ -38,8 +38,8 @@ static void test_parse(void **state)
     assert_int_equal(parse("mixtral-8x7b:int4", &model, &error), TSR_EINVAL);
     assert_int_equal(parse("qwen3:q4_0", &model, &error), TSR_EINVAL);
     assert_non_null(strstr(error.text, "qwen3-8b"));
-    assert_int_equal(parse("deepseek-v2-lite:q4_0", &model, &error), TSR_EUNSUPPORTED);
-    assert_non_null(strstr(error.text, "deepseek2"));
+    assert_int_equal(parse("deepseek-v2-lite:q4_0,2", &model, &error), 0);
+    assert_int_equal(model.shape.n_layer, 2);
 }
 
 static void open_shape(const struct shape_model *model, tsr_engine **engine)
@@ -130,6 +130,7 @@ static void test_routing(void **state)
 {
     run_shape("tiny-moe:q4_0", 4);
     run_shape("tiny-moe:q8_0", 24);
+    run_shape("tiny-mla:q4_k_m", 3);
 }
 
 int main(void)
