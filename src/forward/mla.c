@@ -13,8 +13,9 @@
 
 #include "forward/pass.h"
 
-/* Keys of a range that a single token's are split into, at least; heads of an item at most. */
-enum { MIN_SPLIT_KEYS = 128, MOST_HEADS = 16 };
+/* Keys of a range that a single token's are split into, at least; heads of an item at most: rows
+ * that attention is fastest with as long as they are few. */
+enum { MIN_SPLIT_KEYS = 128, MOST_HEADS = 8 };
 
 static size_t latent_width(const struct forward *f)
 {
@@ -449,14 +450,15 @@ static void attend_expanded_rows(struct forward *f, struct worker *worker, int i
     for (int i = 0; keys->first == 0 && i < rows->n_tokens; i++)
         rotate_head(f, query_of(f, rows->token + i, rows->head) + f->params->mla.d_nope,
                     rows->token + i);
+    mark_phase(f, worker, PHASE_ROTATE);
     attend_range(f, worker, keys, rows, out, f->mla.max + row, sum);
-    if (keys->first + keys->count >= end) {
-        for (int i = 0; i < rows->n_tokens; i++)
-            for (size_t j = 0; j < d_v; j++)
-                out[(size_t)i * d_v + j] /= sum[i];
-        write_values(f, worker, attn_output, rows->head, rows->token, rows->n_tokens, out);
-    }
     mark_phase(f, worker, PHASE_ATTENTION);
+    if (keys->first + keys->count < end)
+        return;
+    for (int i = 0; i < rows->n_tokens; i++)
+        for (size_t j = 0; j < d_v; j++)
+            out[(size_t)i * d_v + j] /= sum[i];
+    write_values(f, worker, attn_output, rows->head, rows->token, rows->n_tokens, out);
 }
 
 /* Tokens of an item: as many as serve the kernel, but some items for each worker. */
@@ -484,14 +486,16 @@ static void attend_expanded(struct forward *f, struct worker *worker, int index)
 
 /* ---- The block ------------------------------------------------------------------------------- */
 
-/* Which form has fewer multiplications, for each head. */
+/* Compares the multiplications of both forms, for each head. Those of attention weigh more: they
+ * are of floats or bf16, with the softmax between them. */
 static bool expanding_is_cheaper(const struct forward *f)
 {
+    const double weight = 2.0;
     const struct model_params *p = f->params;
     double n = f->n_tokens, n_keys = f->batch->position + n, pairs = n * (n_keys - (n - 1) / 2);
     double projections = (double)p->mla.kv_rank * (p->mla.d_nope + p->d_v);
-    double absorbed = pairs * (double)(latent_width(f) + p->mla.kv_rank) + n * projections;
-    double expanded = pairs * (p->d_k + p->d_v) + n_keys * projections;
+    double absorbed = weight * pairs * (double)(latent_width(f) + p->mla.kv_rank) + n * projections;
+    double expanded = weight * pairs * (p->d_k + p->d_v) + n_keys * projections;
     return f->n_tokens > FEW_TOKENS && expanded < absorbed;
 }
 

@@ -250,6 +250,7 @@ static void numa_modes_do_not_change_the_result(void **state)
         skip();
     compare_numa_modes(TSR_TEST_MODEL, false);
     compare_numa_modes(TSR_TEST_F32_MODEL, true);
+    compare_numa_modes(TSR_TEST_GOLDEN "/logits/deepseek2_kvb.gguf", true);
     compare_numa_modes(TSR_TEST_GOLDEN "/quant/llama_q-q4_k.gguf", false);
     compare_numa_modes(TSR_TEST_GOLDEN "/quant/qwen3moe_q-q6_k.gguf", false);
 }

@@ -1,0 +1,172 @@
+/* Latent attention: prompts expand keys and values, a range at a time, while generation and short
+ * continuations absorb. Both give the same logits, whatever the batches, threads and sessions. */
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "bench/random_weights.h"
+#include "bench/shape.h"
+#include "engine.h"
+#include "forward/pass.h"
+#include "tests/support/check.h"
+
+/* Tokens beyond MLA_KEYS, so that a prompt has several ranges, and the keys of a single token. */
+enum { N_IDS = MLA_KEYS + 200, N_LAST = 24 };
+
+/* Float arithmetic in another order. */
+static const float MAX_DIFFERENCE = 1e-3f;
+
+static tsr_engine *open_engine(int n_threads, struct shape_model *model)
+{
+    struct tsr_error error = {0};
+    char path[64];
+    int fd;
+    assert_int_equal(shape_parse("tiny-mla:f32", model, &error), 0);
+    assert_int_equal(shape_make(model, NULL, &fd, &error), 0);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    struct tsr_settings settings = tsr_settings_default();
+    settings.model_path = path;
+    settings.n_threads = n_threads;
+    tsr_engine *engine;
+    if (tsr_engine_open(&settings, &engine, &error))
+        fail_msg("%s", error.text);
+    close(fd); /* the engine keeps the memory */
+    return engine;
+}
+
+static tsr_session *open_session(tsr_engine *engine, uint32_t n_batch, enum tsr_kv_type kv_type)
+{
+    struct tsr_session_settings settings = tsr_session_settings_default();
+    settings.n_ctx = N_IDS;
+    settings.n_batch = n_batch;
+    settings.kv_type = kv_type;
+    tsr_session *session;
+    if (tsr_session_open(engine, &settings, &session))
+        fail_msg("%s", tsr_engine_message(engine));
+    return session;
+}
+
+static void make_ids(int32_t *ids, uint32_t n_vocab)
+{
+    uint64_t random = 7;
+    for (int i = 0; i < N_IDS; i++)
+        ids[i] = (int32_t)(random_next(&random) % n_vocab);
+}
+
+/* Logits [N_LAST, n_vocab] of the last positions; all tokens before come in batches of n_batch, of
+ * the last ones `step` at a time. */
+static float *last_logits(tsr_session *session, const int32_t *ids, uint32_t n_vocab, int step)
+{
+    float *logits = malloc((size_t)N_LAST * n_vocab * sizeof *logits);
+    assert_non_null(logits);
+    assert_int_equal(tsr_session_eval(session, ids, N_IDS - N_LAST, NULL), 0);
+    for (int i = 0; i < N_LAST; i += step)
+        assert_int_equal(tsr_session_eval(session, ids + N_IDS - N_LAST + i, (size_t)step,
+                                          logits + (size_t)i * n_vocab), 0);
+    return logits;
+}
+
+static float difference(const float *a, const float *b, size_t n)
+{
+    float max = 0.0f;
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(a[i] - b[i]) <= max))
+            max = fabsf(a[i] - b[i]);
+    return max;
+}
+
+static void both_forms_agree(void **state)
+{
+    (void)state;
+    static const struct {
+        int n_threads;
+        uint32_t n_batch;
+        int step;
+    } cases[] = {
+        {1, N_IDS, N_LAST}, /* expanded, in two ranges; then absorbed, several tokens */
+        {1, 7, 1},          /* absorbed but for the first; then single tokens */
+        {2, 333, 1},        /* expanded behind other tokens; single tokens with splits of keys */
+        {3, N_IDS, 3},
+    };
+    struct shape_model shape;
+    int32_t ids[N_IDS];
+    float *expected = NULL;
+    uint32_t n_vocab = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        tsr_engine *engine = open_engine(cases[i].n_threads, &shape);
+        n_vocab = shape.shape.n_vocab;
+        make_ids(ids, n_vocab);
+        tsr_session *session = open_session(engine, cases[i].n_batch, TSR_KV_F32);
+        float *logits = last_logits(session, ids, n_vocab, cases[i].step);
+        float max = expected ? difference(expected, logits, (size_t)N_LAST * n_vocab) : 0.0f;
+        if (!(max <= MAX_DIFFERENCE))
+            fail_msg("case %zu differs by %g", i, (double)max);
+        if (expected)
+            free(logits);
+        else
+            expected = logits;
+        tsr_session_close(session);
+        tsr_engine_close(engine);
+    }
+    free(expected);
+}
+
+/* One latent and one rotated key for each token and layer. */
+static void the_cache_is_small(void **state)
+{
+    (void)state;
+    struct shape_model shape;
+    tsr_engine *engine = open_engine(1, &shape);
+    for (int type = TSR_KV_F16; type <= TSR_KV_BF16; type++) {
+        tsr_session *session = open_session(engine, 64, (enum tsr_kv_type)type);
+        struct tsr_stats stats = {.struct_size = sizeof stats};
+        tsr_session_stats(session, &stats);
+        uint64_t width = shape.shape.kv_rank + shape.shape.n_rot;
+        assert_int_equal(stats.kv_bytes, (uint64_t)shape.shape.n_layer * N_IDS * width *
+                                             (type == TSR_KV_F32 ? 4 : 2));
+        tsr_session_close(session);
+    }
+    tsr_engine_close(engine);
+}
+
+/* Rewinding, the common prefix, and another session that works in between. */
+static void sessions_do_not_disturb_each_other(void **state)
+{
+    (void)state;
+    enum { N = 60, PREFIX = 25 };
+    struct shape_model shape;
+    tsr_engine *engine = open_engine(2, &shape);
+    int32_t ids[N_IDS], others[N];
+    make_ids(ids, shape.shape.n_vocab);
+    for (int i = 0; i < N; i++)
+        others[i] = i < PREFIX ? ids[i] : ids[N_IDS - 1 - i];
+    size_t row = shape.shape.n_vocab * sizeof(float);
+    tsr_session *one = open_session(engine, 64, TSR_KV_F16);
+    tsr_session *two = open_session(engine, 64, TSR_KV_F16);
+    float *expected = malloc(row);
+    assert_non_null(expected);
+    assert_int_equal(tsr_session_sync(one, ids, N), 0);
+    memcpy(expected, tsr_session_logits(one), row);
+    assert_int_equal(tsr_session_sync(two, others, N), 0);
+    assert_int_equal(tsr_session_sync(one, others, N), 0);
+    assert_true(difference(tsr_session_logits(one), tsr_session_logits(two),
+                           shape.shape.n_vocab) < 0.05f);
+    assert_true(difference(tsr_session_logits(one), expected, shape.shape.n_vocab) > 0.05f);
+    assert_int_equal(tsr_session_rewind(one, PREFIX), 0);
+    assert_int_equal(tsr_session_eval(one, ids + PREFIX, N - PREFIX, NULL), 0);
+    assert_true(difference(tsr_session_logits(one), expected, shape.shape.n_vocab) < 0.05f);
+    free(expected);
+    tsr_session_close(one);
+    tsr_session_close(two);
+    tsr_engine_close(engine);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_forms_agree),
+        cmocka_unit_test(the_cache_is_small),
+        cmocka_unit_test(sessions_do_not_disturb_each_other),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
