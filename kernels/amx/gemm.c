@@ -6,8 +6,8 @@
  *         for each 32 rows
  *           2 x 2 tiles of C, in registers, += A (from L2, row by row) * B (tiles)
  *
- * The tiles of a job are brought into scratch while the job before it is computed: a few tiles are
- * filled after every few steps of products, so that vector and tile units work at the same time.
+ * The tiles of a job are brought into scratch while the job before it is computed: some are filled
+ * after every one or two products, so that vector and tile units work at the same time.
  * A is loaded with the hint that it will not be used again soon, which leaves L1 to B. Between
  * chunks, of which most matrices have one, the tiles of C rest in scratch, where 32 x 32 of them
  * are 4 KiB in a row: storing and loading C costs more than tiles of B from L2. Edges in rows
@@ -25,11 +25,10 @@
 
 enum {
     COLUMNS = 16, /* of a panel and of a tile */
-    GROUP = 2, /* steps of depth in one go */
     SQUARE = 32, /* rows and columns of 2 x 2 tiles of C */
     SQUARE_FLOATS = SQUARE * SQUARE,
     TALL = 64,       /* rows of 4 x 1 tiles of C */
-    STAYING_K = 128, /* k of a job where C stays in tiles */
+    STAYING_K = 256, /* k of a job where C stays in tiles */
     MAX_CHUNK_K = 2048, /* k of a job elsewhere */
     /* Of a block: a chunk of A takes up to 1 MiB of L2, C in scratch 256 KiB. */
     MAX_ROWS = 256,
@@ -79,73 +78,79 @@ static void configure(struct block_shape shape)
 
 /* Operands of a block's products over some tiles of depth. */
 struct operands {
-    const uint8_t *a[4]; /* rows of A at the first k, 16 rows apart */
+    const uint8_t *a; /* rows of A at the first k */
     ptrdiff_t a_stride;
     const uint8_t *b[2]; /* tiles of B */
 };
 
-/* The instructions of depth step d; several steps in one statement, so that under emulation they
- * are executed in one trap. */
-#define LOAD_A(i, tile, d) "tileloaddt1 64*" #d "(%[a" #i "],%[as],1), %%tmm" #tile "\n\t"
-#define LOAD_B(j, tile, d) "tileloadd 1024*" #d "(%[b" #j "],%[bs],1), %%tmm" #tile "\n\t"
-#define PRODUCT(c, a, b) "tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c "\n\t"
-#define STEP_11(d) LOAD_A(0, 4, d) LOAD_B(0, 6, d) PRODUCT(0, 4, 6)
-#define STEP_12(d) STEP_11(d) LOAD_B(1, 7, d) PRODUCT(1, 4, 7)
-#define STEP_21(d) STEP_11(d) LOAD_A(1, 5, d) PRODUCT(2, 5, 6)
-#define STEP_22(d) STEP_12(d) LOAD_A(1, 5, d) PRODUCT(2, 5, 6) PRODUCT(3, 5, 7)
-#define STEP_TALL(d) STEP_11(d) LOAD_A(1, 5, d) PRODUCT(1, 5, 6)
-#define STEP_31(d) STEP_TALL(d) LOAD_A(2, 7, d) PRODUCT(2, 7, 6)
-#define STEP_41(d) STEP_TALL(d) LOAD_A(2, 4, d) PRODUCT(2, 4, 6) LOAD_A(3, 7, d) PRODUCT(3, 7, 6)
+/* A step of depth comes in parts of one or two products, between which tiles may be filled. */
+enum part {
+    PART_11,
+    PART_12,  /* all of 1 x 2, the first half of 2 x 2 */
+    PART_21,
+    PART_22,  /* the second half of 2 x 2 */
+    PART_TALL, /* the first half of 3 x 1 and 4 x 1, then the second */
+    PART_31,
+    PART_41,
+};
 
-#define RUN_STEPS(text, o)                                                                       \
-    __asm__ volatile(text                                                                        \
-                     :                                                                           \
-                     : [a0] "r"((o)->a[0]), [a1] "r"((o)->a[1]), [a2] "r"((o)->a[2]),            \
-                       [a3] "r"((o)->a[3]), [as] "r"((o)->a_stride), [b0] "r"((o)->b[0]),        \
-                       [b1] "r"((o)->b[1]), [bs] "r"((ptrdiff_t)TILE_ROW_BYTES)                  \
-                     : "memory")
+struct step_parts {
+    enum part part[2];
+    int n;
+};
 
-static inline void advance(struct operands *o, int steps)
+static struct step_parts parts_of(struct block_shape shape)
 {
-    for (int i = 0; i < 4; i++)
-        o->a[i] += steps * TILE_ROW_BYTES;
-    for (int i = 0; i < 2; i++)
-        o->b[i] += steps * TILE_BYTES;
+    if (is_tall(shape))
+        return (struct step_parts){{PART_TALL, shape.rows[3] ? PART_41 : PART_31}, 2};
+    if (shape.rows[1] && shape.columns[1])
+        return (struct step_parts){{PART_12, PART_22}, 2};
+    return (struct step_parts){{shape.rows[1]      ? PART_21
+                                : shape.columns[1] ? PART_12
+                                                   : PART_11}, 1};
 }
 
-/* GROUP steps, or fewer. */
-#define DEFINE_STEPS(shape)                                                                      \
-    static void steps_##shape(struct operands *o, int n)                                         \
-    {                                                                                            \
-        if (n == GROUP) {                                                                        \
-            RUN_STEPS(STEP_##shape(0) STEP_##shape(1), o);                                       \
-            advance(o, GROUP);                                                                   \
-            return;                                                                              \
-        }                                                                                        \
-        for (; n > 0; n--, advance(o, 1))                                                        \
-            RUN_STEPS(STEP_##shape(0), o);                                                       \
-    }
-DEFINE_STEPS(11)
-DEFINE_STEPS(12)
-DEFINE_STEPS(21)
-DEFINE_STEPS(22)
-DEFINE_STEPS(31)
-DEFINE_STEPS(41)
+#define LOAD_A(i, tile) "tileloaddt1 (%[a" #i "],%[as],1), %%tmm" #tile "\n\t"
+#define LOAD_B(j, tile) "tileloadd (%[b" #j "],%[bs],1), %%tmm" #tile "\n\t"
+#define PRODUCT(c, a, b) "tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c "\n\t"
+#define FIRST_PRODUCT LOAD_A(0, 4) LOAD_B(0, 6) PRODUCT(0, 4, 6)
+/* Rows 0 and 1 of tiles of A that the text names are those from `row` on. */
+#define RUN(text, row)                                                                           \
+    __asm__ volatile(text                                                                        \
+                     :                                                                           \
+                     : [a0] "r"(a + (row) * below), [a1] "r"(a + ((row) + 1) * below),           \
+                       [as] "r"(o->a_stride), [b0] "r"(o->b[0] + step * TILE_BYTES),             \
+                       [b1] "r"(o->b[1] + step * TILE_BYTES),                                    \
+                       [bs] "r"((ptrdiff_t)TILE_ROW_BYTES)                                       \
+                     : "memory")
 
-static inline void run_steps(struct block_shape shape, struct operands *o, int n)
+static inline void run_part(enum part part, const struct operands *o, int step)
 {
-    if (shape.rows[3])
-        steps_41(o, n);
-    else if (shape.rows[2])
-        steps_31(o, n);
-    else if (shape.rows[1] && shape.columns[1])
-        steps_22(o, n);
-    else if (shape.rows[1])
-        steps_21(o, n);
-    else if (shape.columns[1])
-        steps_12(o, n);
-    else
-        steps_11(o, n);
+    const uint8_t *a = o->a + step * TILE_ROW_BYTES;
+    const ptrdiff_t below = TILE_ROWS * o->a_stride;
+    switch (part) {
+    case PART_11:
+        RUN(FIRST_PRODUCT, 0);
+        break;
+    case PART_12:
+        RUN(FIRST_PRODUCT LOAD_B(1, 7) PRODUCT(1, 4, 7), 0);
+        break;
+    case PART_21:
+        RUN(FIRST_PRODUCT LOAD_A(1, 5) PRODUCT(2, 5, 6), 0);
+        break;
+    case PART_22:
+        RUN(LOAD_A(0, 5) PRODUCT(2, 5, 6) PRODUCT(3, 5, 7), 1);
+        break;
+    case PART_TALL:
+        RUN(FIRST_PRODUCT LOAD_A(1, 5) PRODUCT(1, 5, 6), 0);
+        break;
+    case PART_31:
+        RUN(LOAD_A(0, 7) PRODUCT(2, 7, 6), 2);
+        break;
+    case PART_41:
+        RUN(LOAD_A(0, 4) PRODUCT(2, 4, 6) LOAD_A(1, 7) PRODUCT(3, 7, 6), 2);
+        break;
+    }
 }
 
 /* The part of C that is in tiles, rows `stride` floats apart. */
@@ -238,27 +243,38 @@ static struct job next_job(const struct gemm_args *g, const struct job *job)
 /* The tiles of a job on their way into scratch: those of the first panel, then of the second. */
 struct filling {
     struct job job;
+    struct tile_panel panels[2];
     uint8_t *tiles;
     int done, total;
 };
 
-static void fill_some(struct filling *f, const struct gemm_args *g,
-                      const struct tile_source *source, int count)
+static void fill_until(struct filling *f, const struct tile_source *source, int until)
 {
-    count = least(count, f->total - f->done);
-    while (count > 0) {
-        int panel = f->done / f->job.steps, step = f->done % f->job.steps;
-        int n = least(count, f->job.steps - step), k0 = f->job.k0 + step * TILE_K;
-        source->fill(f->tiles + f->done * TILE_BYTES, g, f->job.j / COLUMNS + panel, k0,
-                     least(k0 + n * TILE_K, f->job.k1));
-        f->done += n;
-        count -= n;
+    for (; f->done < until; f->done++) {
+        int panel = f->done >= f->job.steps, step = f->done - panel * f->job.steps;
+        source->fill(f->tiles + f->done * TILE_BYTES, &f->panels[panel],
+                     f->job.k0 + step * TILE_K);
     }
 }
 
-static struct filling start_filling(const struct gemm_args *g, struct job job, uint8_t *tiles)
+static struct filling start_filling(const struct gemm_args *g, const struct tile_source *source,
+                                    struct job job, uint8_t *tiles)
 {
-    return (struct filling){job, tiles, 0, job.k0 < g->k ? job.panels * job.steps : 0};
+    struct filling f = {.job = job, .tiles = tiles};
+    if (job.k0 == g->k)
+        return f;
+    f.total = job.panels * job.steps;
+    for (int i = 0; i < job.panels; i++)
+        f.panels[i] = source->panel(g, job.j / COLUMNS + i);
+    return f;
+}
+
+/* The tiles of panel i of a job. */
+static const uint8_t *tiles_of(const struct filling *f, const struct tile_source *source, int i)
+{
+    if (source->in_place)
+        return f->panels[i].weights + (size_t)f->job.k0 * COLUMNS * 2;
+    return f->tiles + i * f->job.steps * TILE_BYTES;
 }
 
 /* Rows or columns of the i-th tile of n. */
@@ -279,31 +295,33 @@ static struct block_shape shape_at(const struct gemm_args *g, const struct job *
     };
 }
 
-static struct operands operands_at(const struct gemm_args *g, const struct job *job, int i,
-                                   const uint8_t *b[2])
+static struct operands operands_at(const struct gemm_args *g, const struct filling *job,
+                                   const struct tile_source *source, int i)
 {
-    struct operands o = {.a_stride = (ptrdiff_t)g->a_stride, .b = {b[0], b[1]}};
-    for (int tile = 0; tile < 4; tile++)
-        o.a[tile] = (const uint8_t *)g->a + (size_t)(i + tile * TILE_ROWS) * g->a_stride +
-                    2 * job->k0;
-    return o;
+    return (struct operands){
+        .a = (const uint8_t *)g->a + (size_t)i * g->a_stride + 2 * job->job.k0,
+        .a_stride = (ptrdiff_t)g->a_stride,
+        .b = {tiles_of(job, source, 0), tiles_of(job, source, job->job.panels - 1)},
+    };
 }
 
 /* All rows of a job, filling the tiles of the next one meanwhile. */
 static void run_job(const struct gemm_args *g, const struct tile_source *source,
-                    const struct job *job, const uint8_t *b[2], float *squares,
-                    struct block_shape *configured, struct filling *next)
+                    const struct filling *now, float *squares, struct block_shape *configured,
+                    struct filling *next)
 {
+    const struct job *job = &now->job;
     const bool stays = c_stays(g), first = job->k0 == 0, last = job->k1 == g->k;
     int n_squares = stays ? 1 : divide_up(g->m, SQUARE), column = job->j - g->n0;
-    int fill_count = divide_up(next->total, n_squares * divide_up(job->steps, GROUP));
+    int done = 0, total = 2 * n_squares * job->steps; /* halves of steps */
     for (int s = 0; s < n_squares; s++) {
         int i = s * SQUARE;
         struct block_shape shape = shape_at(g, job, i);
         if (memcmp(&shape, configured, sizeof shape))
             configure(shape);
         *configured = shape;
-        struct operands o = operands_at(g, job, i, b);
+        struct step_parts parts = parts_of(shape);
+        struct operands o = operands_at(g, now, source, i);
         struct square kept = {squares + (size_t)(column / SQUARE * n_squares + s) * SQUARE_FLOATS,
                               SQUARE};
         struct square out = {g->c + (size_t)i * g->ldc + column, g->ldc};
@@ -311,10 +329,12 @@ static void run_job(const struct gemm_args *g, const struct tile_source *source,
             zero_c(shape);
         else if (!stays)
             load_c(shape, &kept);
-        for (int step = 0; step < job->steps; step += GROUP) {
-            run_steps(shape, &o, least(GROUP, job->steps - step));
-            fill_some(next, g, source, fill_count);
-        }
+        for (int step = 0; step < job->steps; step++)
+            for (int part = 0; part < parts.n; part++) {
+                run_part(parts.part[part], &o, step);
+                done += 2 / parts.n;
+                fill_until(next, source, next->total * done / total);
+            }
         if (last)
             store_c(shape, &out);
         else if (!stays)
@@ -339,17 +359,11 @@ static void multiply_block(const struct gemm_args *g, const struct tile_source *
     uint8_t *scratch[2] = {g->scratch, (uint8_t *)g->scratch + job_scratch(g->k)};
     float *squares = (float *)(scratch[1] + job_scratch(g->k));
     struct block_shape configured = {{0}, {0}};
-    struct job job = job_at(g, g->n0, 0);
-    struct filling now = start_filling(g, job, scratch[0]);
-    fill_some(&now, g, source, now.total);
-    for (int turn = 1; job.k0 < g->k; turn ^= 1) {
-        const uint8_t *b[2] = {now.tiles, now.tiles + job.steps * TILE_BYTES};
-        for (int i = 0; i < job.panels && source->in_place; i++)
-            b[i] = source->in_place(g, job.j / COLUMNS + i, job.k0);
-        struct job following = next_job(g, &job);
-        struct filling next = start_filling(g, following, scratch[turn]);
-        run_job(g, source, &job, b, squares, &configured, &next);
-        job = following;
+    struct filling now = start_filling(g, source, job_at(g, g->n0, 0), scratch[0]);
+    fill_until(&now, source, now.total);
+    for (int turn = 1; now.job.k0 < g->k; turn ^= 1) {
+        struct filling next = start_filling(g, source, next_job(g, &now.job), scratch[turn]);
+        run_job(g, source, &now, squares, &configured, &next);
         now = next;
     }
 }

@@ -2,20 +2,30 @@
 #ifndef TESSERA_AMX_GEMM_H
 #define TESSERA_AMX_GEMM_H
 
+#include <stdbool.h>
+
 #include "kernels/amx/width.h"
 #include "kernels/kernel.h"
 
 enum { TILE_K = 32 };
 
-/* Where the weights of a panel (16 columns) come from, as tiles: 16 rows of 64 bytes for each 32 k,
- * row p holding k = 2p and 2p + 1 of every column. */
+/* A panel (16 columns) of a packed matrix. */
+struct tile_panel {
+    const uint8_t *weights; /* from k = 0 on */
+    const uint8_t *heads;   /* of types that have them, head_bytes each */
+    size_t head_bytes;
+    size_t stride;          /* bytes to the next panel */
+    int k;                  /* of the matrix */
+};
+
+/* Weights as tiles: 16 rows of 64 bytes for each 32 k, row p holding k = 2p and 2p + 1 of every
+ * column of a panel. */
 struct tile_source {
-    /* Writes the tiles of k0 <= k < k1; k0 is a multiple of TILE_K, and k1 unless it is k. Called
-     * some time before they are needed: what it reads two panels further on will be next. */
-    void (*fill)(uint8_t *tiles, const struct gemm_args *args, int panel, int k0, int k1);
-    /* Where not NULL: the tiles from k0 on, as they lie in the packed matrix; `fill` then only
-     * has them fetched. */
-    const uint8_t *(*in_place)(const struct gemm_args *args, int panel, int k0);
+    struct tile_panel (*panel)(const struct gemm_args *args, int index);
+    /* Writes the tile of k on, a multiple of TILE_K. Called for one after the other, some time
+     * before they are needed: what it reads two panels further on will be next. */
+    void (*fill)(uint8_t *tile, const struct tile_panel *panel, int k);
+    bool in_place; /* the packed weights are tiles; `fill` only has them fetched */
 };
 
 /* scratch_bytes of kernels that call tile_gemm. */

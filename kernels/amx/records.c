@@ -30,29 +30,36 @@ AMX_INLINE void prefetch(const uint8_t *data, size_t ahead, int bytes)
         _mm_prefetch((const char *)((uintptr_t)data + ahead + (size_t)i), _MM_HINT_T1);
 }
 
-AMX_INLINE void fill_codes(uint8_t *tiles, const struct gemm_args *g, int panel_index, int k0,
-                           int k1, int bits, int block_k, uint32_t id)
+AMX_INLINE struct tile_panel codes_panel(const struct gemm_args *g, int index, uint32_t id)
 {
     const struct panel_format *format = panel_format_find(id);
-    const uint8_t *panel = (const uint8_t *)g->w + (size_t)panel_index * panel_bytes(format, g->k);
-    const uint8_t *heads = panel + panel_codes_bytes(format, g->k);
-    const int units_in_block = block_k / UNIT_K, unit_bytes = bits * VECTOR_BYTES;
-    const size_t next = 2 * panel_bytes(format, g->k);
-    for (int u = k0 / UNIT_K; u < k1 / UNIT_K; u++, tiles += TILE_BYTES) {
-        const uint8_t *planes = panel + (size_t)u * (size_t)unit_bytes;
-        const uint8_t *head = heads + (size_t)(u / units_in_block) * (size_t)format->head_bytes;
-        prefetch(planes, next, unit_bytes);
-        prefetch(head, next, u % units_in_block ? 0 : format->head_bytes);
-        dequantize_unit(tiles, planes, head, u % units_in_block, bits, id);
-    }
+    size_t stride = panel_bytes(format, g->k);
+    const uint8_t *codes = (const uint8_t *)g->w + (size_t)index * stride;
+    return (struct tile_panel){
+        codes, codes + panel_codes_bytes(format, g->k), (size_t)format->head_bytes, stride, g->k};
+}
+
+AMX_INLINE void fill_codes(uint8_t *tile, const struct tile_panel *panel, int k, int bits,
+                           int block_k, uint32_t id)
+{
+    const int unit_bytes = bits * VECTOR_BYTES, u = k % block_k / UNIT_K;
+    const uint8_t *planes = panel->weights + (size_t)(k / UNIT_K) * (size_t)unit_bytes;
+    const uint8_t *head = panel->heads + (size_t)(k / block_k) * panel->head_bytes;
+    prefetch(planes, 2 * panel->stride, unit_bytes);
+    prefetch(head, 2 * panel->stride, u == 0 ? (int)panel->head_bytes : 0);
+    dequantize_unit(tile, planes, head, u, bits, id);
 }
 
 #define DEFINE_FILL(type, bits, block_k)                                                         \
-    static void fill_##type(uint8_t *tiles, const struct gemm_args *g, int panel, int k0, int k1) \
+    static struct tile_panel panel_##type(const struct gemm_args *g, int index)                  \
     {                                                                                            \
-        fill_codes(tiles, g, panel, k0, k1, bits, block_k, BLOCK_##type);                        \
+        return codes_panel(g, index, BLOCK_##type);                                              \
     }                                                                                            \
-    static const struct tile_source source_##type = {.fill = fill_##type};
+    static void fill_##type(uint8_t *tile, const struct tile_panel *panel, int k)                \
+    {                                                                                            \
+        fill_codes(tile, panel, k, bits, block_k, BLOCK_##type);                                 \
+    }                                                                                            \
+    static const struct tile_source source_##type = {.panel = panel_##type, .fill = fill_##type};
 DEFINE_FILL(Q4_0, 4, 32)
 DEFINE_FILL(Q4_1, 4, 32)
 DEFINE_FILL(Q5_0, 5, 32)
@@ -68,28 +75,30 @@ DEFINE_FILL(IQ4_XS, 4, 256)
 DEFINE_FILL(MXFP4, 4, 32)
 
 /* BF16 panels are tiles already, but for the last where k is no multiple of TILE_K. */
-static const uint8_t *bf16_tiles(const struct gemm_args *g, int panel, int k0)
+static struct tile_panel panel_bf16(const struct gemm_args *g, int index)
 {
-    return (const uint8_t *)g->w + (size_t)panel * float_panel_bytes(g->k, 2) +
-           (size_t)k0 * PANEL_COLUMNS * 2;
+    size_t stride = float_panel_bytes(g->k, 2);
+    return (struct tile_panel){(const uint8_t *)g->w + (size_t)index * stride, NULL, 0, stride,
+                               g->k};
 }
 
-static void fill_bf16(uint8_t *tiles, const struct gemm_args *g, int panel, int k0, int k1)
+static void fill_bf16(uint8_t *tile, const struct tile_panel *panel, int k)
 {
-    size_t bytes = (size_t)float_panel_k(k1 - k0) * PANEL_COLUMNS * 2;
-    memcpy(tiles, bf16_tiles(g, panel, k0), bytes);
-    memset(tiles + bytes, 0, act_round_up(bytes, TILE_BYTES) - bytes);
+    int count = panel->k - k < TILE_K ? panel->k - k : TILE_K;
+    size_t bytes = (size_t)float_panel_k(count) * PANEL_COLUMNS * 2;
+    memcpy(tile, panel->weights + (size_t)k * PANEL_COLUMNS * 2, bytes);
+    memset(tile + bytes, 0, TILE_BYTES - bytes);
 }
 
-static void fetch_bf16(uint8_t *tiles, const struct gemm_args *g, int panel, int k0, int k1)
+static void fetch_bf16(uint8_t *tile, const struct tile_panel *panel, int k)
 {
-    prefetch(bf16_tiles(g, panel, k0), 0, (k1 - k0) * PANEL_COLUMNS * 2);
+    prefetch(panel->weights, (size_t)k * PANEL_COLUMNS * 2, TILE_BYTES);
 }
 
 static void gemm_bf16(const struct gemm_args *g)
 {
-    static const struct tile_source whole = {.fill = fetch_bf16, .in_place = bf16_tiles};
-    static const struct tile_source ragged = {.fill = fill_bf16};
+    static const struct tile_source whole = {panel_bf16, fetch_bf16, .in_place = true};
+    static const struct tile_source ragged = {panel_bf16, fill_bf16, .in_place = false};
     AMX_NAME(tile_gemm)(g, g->k % TILE_K ? &ragged : &whole);
 }
 
@@ -105,29 +114,43 @@ AMX_INLINE vec_f32 float_weights(const uint8_t *panel, int k, int c0, bool low, 
     return low ? vf_sub(w, vf_round_bf16(w)) : w;
 }
 
-AMX_INLINE void fill_floats(uint8_t *tiles, const struct gemm_args *g, int panel_index, int k0,
-                            int k1, uint32_t id)
+AMX_INLINE struct tile_panel floats_panel(const struct gemm_args *g, int index, size_t size)
 {
-    size_t bytes = float_panel_bytes(g->k / 3, id == BLOCK_F32 ? 4 : 2);
-    const uint8_t *panel = (const uint8_t *)g->w + (size_t)panel_index * bytes;
-    for (int step = k0 / TILE_K; step < k1 / TILE_K; step++) {
-        const bool low = step % 3 == 1;
-        int k = step / 3 * TILE_K;
-        for (int row = 0; row < TILE_ROWS; row++, k += 2, tiles += TILE_ROW_BYTES)
-            for (int c0 = 0; c0 < PANEL_COLUMNS; c0 += AMX_LANES)
-                vi_store(tiles + 4 * c0, vf_pack_bf16(float_weights(panel, k, c0, low, id),
-                                                      float_weights(panel, k + 1, c0, low, id)));
-    }
+    size_t stride = float_panel_bytes(g->k / 3, size);
+    return (struct tile_panel){(const uint8_t *)g->w + (size_t)index * stride, NULL, 0, stride,
+                               g->k};
 }
 
-static void fill_f32(uint8_t *tiles, const struct gemm_args *g, int panel, int k0, int k1)
+AMX_INLINE void fill_floats(uint8_t *tile, const struct tile_panel *panel, int k0, uint32_t id)
 {
-    fill_floats(tiles, g, panel, k0, k1, BLOCK_F32);
+    const int step = k0 / TILE_K;
+    const bool low = step % 3 == 1;
+    int k = step / 3 * TILE_K;
+    for (int row = 0; row < TILE_ROWS; row++, k += 2, tile += TILE_ROW_BYTES)
+        for (int c0 = 0; c0 < PANEL_COLUMNS; c0 += AMX_LANES)
+            vi_store(tile + 4 * c0,
+                     vf_pack_bf16(float_weights(panel->weights, k, c0, low, id),
+                                  float_weights(panel->weights, k + 1, c0, low, id)));
 }
 
-static void fill_f16(uint8_t *tiles, const struct gemm_args *g, int panel, int k0, int k1)
+static struct tile_panel panel_f32(const struct gemm_args *g, int index)
 {
-    fill_floats(tiles, g, panel, k0, k1, BLOCK_F16);
+    return floats_panel(g, index, 4);
+}
+
+static struct tile_panel panel_f16(const struct gemm_args *g, int index)
+{
+    return floats_panel(g, index, 2);
+}
+
+static void fill_f32(uint8_t *tile, const struct tile_panel *panel, int k)
+{
+    fill_floats(tile, panel, k, BLOCK_F32);
+}
+
+static void fill_f16(uint8_t *tile, const struct tile_panel *panel, int k)
+{
+    fill_floats(tile, panel, k, BLOCK_F16);
 }
 
 /* From how many rows on tiles are faster than the lower kernel, as measured (docs/performance.md).
@@ -222,7 +245,7 @@ static void quantize_floats(const struct quantize_args *args)
 PACKED_CODE_TYPES(DEFINE_KERNEL)
 
 #define DEFINE_FLOAT_KERNEL(type, lower)                                                         \
-    static const struct tile_source source_##type = {.fill = fill_##lower};                      \
+    static const struct tile_source source_##type = {panel_##lower, fill_##lower, false};        \
     static size_t scratch_##type(int k)                                                          \
     {                                                                                            \
         size_t few = lower_kernel(BLOCK_##type)->scratch_bytes(k);                               \
