@@ -16,17 +16,13 @@
  *
  * Queries are scaled by log2(e) too, so that weights are powers of two. The two k that share a lane
  * of a tile are 16 apart in all operands, which makes their pairs without shuffles. */
-#include <math.h>
+#include "kernels/amx/attention.h"
+
 #include <stdbool.h>
-#include <string.h>
 
 #include "kernels/amx/block.h"
-#include "kernels/amx/width.h"
-#include "kernels/layout.h"
 #include "kernels/registry.h"
-#include "kernels/transpose.h"
 #include "kernels/vector/attention.h"
-#include "kernels/vector/dot.h"
 
 enum {
     MAX_ROWS = 512, /* query rows taken at once */
@@ -35,8 +31,6 @@ enum {
     UNIT = BLOCK_SIDE, /* keys of a unit */
     WEIGHT_STRIDE = 2 * MAX_KEYS + 64, /* bytes, an odd number of cache lines: see act_row_bytes */
 };
-
-static const float log2_e = 0x1.715476p+0f, ln_2 = 0x1.62e430p-1f;
 
 /* The binary logarithm of the largest weight, and a base below all scores of rows that have none. */
 static const float HEADROOM = 8.0f, NO_BASE = -0x1p120f;
@@ -70,60 +64,41 @@ struct unit {
     int turn;         /* which buffer has its scores */
 };
 
-static int round_up(int n, int to)
-{
-    return (n + to - 1) / to * to;
-}
-
-/* The next bytes of the scratch memory; NULL where only their number is asked for. */
-static void *take(void *scratch, size_t *used, size_t bytes)
-{
-    void *at = scratch ? (uint8_t *)scratch + *used : NULL;
-    *used += act_round_up(bytes, 64);
-    return at;
-}
-
 /* Lays the buffers out; returns the bytes that they take. */
 static size_t lay_out(struct pass *p, void *scratch, int d_k, int d_v)
 {
     size_t used = 0;
-    p->k_steps = round_up(d_k, BLOCK_STEP) / BLOCK_STEP;
-    p->width = round_up(d_v, BLOCK_SIDE);
+    p->k_steps = attn_round_up(d_k, BLOCK_STEP) / BLOCK_STEP;
+    p->width = attn_round_up(d_v, BLOCK_SIDE);
     p->q_stride = act_row_bytes(ACT_BF16, (size_t)d_k);
     p->out_stride = (size_t)p->width + 16;
-    p->q = take(scratch, &used, MAX_ROWS * p->q_stride);
-    p->k_tiles = take(scratch, &used, (size_t)(MAX_KEYS / 16 * p->k_steps) * TILE_BYTES);
-    p->v_tiles = take(scratch, &used, (size_t)(MAX_KEYS * p->width) * 2);
+    p->q = attn_take(scratch, &used, MAX_ROWS * p->q_stride);
+    p->k_tiles = attn_take(scratch, &used, (size_t)(MAX_KEYS / 16 * p->k_steps) * TILE_BYTES);
+    p->v_tiles = attn_take(scratch, &used, (size_t)(MAX_KEYS * p->width) * 2);
     for (int i = 0; i < 2; i++) {
-        p->scores[i] = take(scratch, &used, BLOCK_SIDE * UNIT * sizeof(float));
-        p->weights[i] = take(scratch, &used, BLOCK_SIDE * WEIGHT_STRIDE);
+        p->scores[i] = attn_take(scratch, &used, BLOCK_SIDE * UNIT * sizeof(float));
+        p->weights[i] = attn_take(scratch, &used, BLOCK_SIDE * WEIGHT_STRIDE);
     }
-    p->out = take(scratch, &used, MAX_ROWS * p->out_stride * sizeof(float));
-    p->base = take(scratch, &used, MAX_ROWS * sizeof(float));
-    p->sum = take(scratch, &used, MAX_ROWS * VEC * sizeof(float));
+    p->out = attn_take(scratch, &used, MAX_ROWS * p->out_stride * sizeof(float));
+    p->base = attn_take(scratch, &used, MAX_ROWS * sizeof(float));
+    p->sum = attn_take(scratch, &used, MAX_ROWS * VEC * sizeof(float));
     return used;
 }
 
 /* ---- Operands -------------------------------------------------------------------------------- */
 
-/* VEC elements of a row, from i on, where `left` are left; zeros behind them. */
-static ALWAYS_INLINE vec load_padded(const void *row, enum block_id type, int i, int left)
-{
-    return left >= VEC ? row_load(row, type, i) : row_load_n(row, type, i, left < 0 ? 0 : left);
-}
-
 /* The rows as bf16, up to whole blocks. */
 static void write_queries(struct pass *p)
 {
     const struct attn_args *args = p->args;
-    vec scale = vec_set1(args->scale * log2_e);
+    vec scale = vec_set1(args->scale * attn_log2_e);
     for (int row = 0; row < p->count; row++) {
         const float *from = args->q + (size_t)(p->first + row) * args->q_stride;
         uint8_t *to = p->q + (size_t)row * p->q_stride;
         for (int k = 0; k < args->d_k; k += BLOCK_STEP)
             for (int i = k; i < k + 16; i += VEC) {
-                vec x = load_padded(from, BLOCK_F32, i, args->d_k - i);
-                vec y = load_padded(from, BLOCK_F32, i + 16, args->d_k - i - 16);
+                vec x = attn_load_padded(from, BLOCK_F32, i, args->d_k - i);
+                vec y = attn_load_padded(from, BLOCK_F32, i + 16, args->d_k - i - 16);
                 vi_store(to + 2 * k + 4 * (i - k), vf_pack_bf16(scale * x, scale * y));
             }
     }
@@ -138,42 +113,19 @@ static const uint8_t *cache_row(const struct pass *p, const void *cache, size_t 
     return (const uint8_t *)cache + (size_t)index * stride;
 }
 
-/* Pairs (x, y) as bf16, which values that come from bf16 are already. */
-static ALWAYS_INLINE vec_i32 pack_pairs(vec x, vec y, enum block_id type)
-{
-    return type == BLOCK_BF16 ? vi_or(vi_shr(vf_bits(x), 16), vf_bits(y)) : vf_pack_bf16(x, y);
-}
-
-/* Pair r of each of 16 keys, from element k on, in row r of a tile; `left` elements are there. */
-static ALWAYS_INLINE void write_key_tile(uint8_t *tile, enum block_id type,
-                                         const void *const keys[16], int k, int left)
-{
-    for (int c = 0; c < 16; c += VEC)
-        for (int i = 0; i < 16; i += VEC) {
-            vec square[VEC];
-            for (int j = 0; j < VEC; j++)
-                square[j] = vf_of_bits(
-                    pack_pairs(load_padded(keys[c + j], type, k + i, left - i),
-                               load_padded(keys[c + j], type, k + i + 16, left - i - 16), type));
-            vec_transpose(square);
-            for (int j = 0; j < VEC; j++)
-                vi_store(tile + TILE_ROW_BYTES * (i + j) + 4 * c, vf_bits(square[j]));
-        }
-}
-
 static ALWAYS_INLINE void write_key_tiles(const struct pass *p, enum block_id type)
 {
     const struct attn_args *args = p->args;
     uint8_t *tile = p->k_tiles;
-    for (int key = 0; key < round_up(p->n_keys, BLOCK_SIDE); key += 16) {
+    for (int key = 0; key < attn_round_up(p->n_keys, BLOCK_SIDE); key += 16) {
         const void *keys[16];
         int k = 0;
         for (int j = 0; j < 16; j++)
             keys[j] = cache_row(p, args->k, args->k_stride, key + j);
         for (; k + BLOCK_STEP <= args->d_k; k += BLOCK_STEP, tile += TILE_BYTES)
-            write_key_tile(tile, type, keys, k, BLOCK_STEP);
+            attn_write_key_tile(tile, type, keys, k, BLOCK_STEP);
         if (k < args->d_k) {
-            write_key_tile(tile, type, keys, k, args->d_k - k);
+            attn_write_key_tile(tile, type, keys, k, args->d_k - k);
             tile += TILE_BYTES;
         }
     }
@@ -183,15 +135,15 @@ static ALWAYS_INLINE void write_key_tiles(const struct pass *p, enum block_id ty
 static ALWAYS_INLINE void write_value_tiles(const struct pass *p, enum block_id type)
 {
     const struct attn_args *args = p->args;
-    for (int key = 0; key < round_up(p->n_keys, BLOCK_STEP); key += BLOCK_STEP)
+    for (int key = 0; key < attn_round_up(p->n_keys, BLOCK_STEP); key += BLOCK_STEP)
         for (int r = 0; r < 16; r++) {
             const void *first = cache_row(p, args->v, args->v_stride, key + r);
             const void *second = cache_row(p, args->v, args->v_stride, key + r + 16);
             uint8_t *to = p->v_tiles + key / BLOCK_STEP * TILE_BYTES + TILE_ROW_BYTES * r;
             for (int i = 0; i < p->width; i += VEC)
                 vi_store(to + i / 16 * (MAX_KEYS / BLOCK_STEP) * TILE_BYTES + 4 * (i % 16),
-                         pack_pairs(load_padded(first, type, i, args->d_v - i),
-                                    load_padded(second, type, i, args->d_v - i), type));
+                         attn_pack_pairs(attn_load_padded(first, type, i, args->d_v - i),
+                                    attn_load_padded(second, type, i, args->d_v - i), type));
         }
 }
 
@@ -231,7 +183,7 @@ static void count_units(struct pass *p)
             most = count > most ? count : most;
             least = count < least ? count : least;
         }
-        p->n_units[block] = round_up(most, UNIT) / UNIT;
+        p->n_units[block] = attn_round_up(most, UNIT) / UNIT;
         p->n_open[block] = least;
     }
 }
@@ -355,19 +307,6 @@ static void raise_bases(struct pass *p, const struct unit *unit)
     }
 }
 
-/* 2^x to 2^-10 of it, 0 where it is too small. x * 2^23 and the bias are the bits of a number with
- * its exponent, whose mantissa m (1 to 2) is a line in place of 2^(m - 1); the polynomial, of the
- * least largest relative error, is their ratio. */
-static inline vec power_of_two(vec x)
-{
-    vec bits = vec_fma(x, vec_set1(0x1p23f), vec_set1(127.0f * 0x1p23f));
-    vec_i32 t = vf_to_i32(vec_max(bits, vec_set1(0.0f)));
-    vec m = vf_of_bits(vi_and_or(t, vi_set1(0x7fffff), vi_set1(0x3f800000)));
-    vec y = vec_fma(vec_set1(-0x1.b40066p-4f), m, vec_set1(0x1.6a3a46p-1f));
-    y = vec_fma(vec_fma(y, m, vec_set1(-0x1.60973cp+0f)), m, vec_set1(0x1.c68eb0p+0f));
-    return vf_of_bits(t) * y;
-}
-
 /* Where the weights of a unit come from and go to, from a row on. */
 struct weighing {
     const float *scores, *base;
@@ -379,8 +318,8 @@ static ALWAYS_INLINE void weigh_row(struct weighing *w)
 {
     vec base = vec_set1(*w->base), sum = vec_load(w->sum);
     for (int i = 0; i < UNIT / 2; i += VEC) {
-        vec x = power_of_two(vec_load(w->scores + i) - base);
-        vec y = power_of_two(vec_load(w->scores + UNIT / 2 + i) - base);
+        vec x = attn_power_of_two(vec_load(w->scores + i) - base);
+        vec y = attn_power_of_two(vec_load(w->scores + UNIT / 2 + i) - base);
         vec_i32 pairs = vi_upper_words(vf_bits(x), vf_bits(y));
         vi_store(w->weights + 4 * i, pairs);
         sum = vf_add_bf16(sum, pairs);
@@ -491,24 +430,9 @@ static void start(struct pass *p)
 
 static void finish(const struct pass *p)
 {
-    const struct attn_args *args = p->args;
-    for (int row = 0; row < p->count; row++) {
-        size_t index = (size_t)(p->first + row);
-        const float *from = p->out + (size_t)row * p->out_stride;
-        float *to = args->out + index * args->out_stride;
-        float scale = 1.0f, sum = vec_sum(vec_load(p->sum + row * VEC));
-        if (args->row_max) {
-            args->row_max[index] = sum > 0.0f ? p->base[row] * ln_2 : -INFINITY;
-            args->row_sum[index] = sum;
-        } else if (sum > 0.0f) {
-            scale = 1.0f / sum;
-        }
-        int i = 0;
-        for (; i + VEC <= args->d_v; i += VEC)
-            vec_store(to + i, vec_load(from + i) * vec_set1(scale));
-        if (i < args->d_v)
-            vec_store_n(to + i, vec_load(from + i) * vec_set1(scale), (size_t)(args->d_v - i));
-    }
+    for (int row = 0; row < p->count; row++)
+        attn_write_row(p->args, p->first + row, p->out + (size_t)row * p->out_stride, p->base[row],
+                       vec_sum(vec_load(p->sum + row * VEC)));
 }
 
 static void run_pass(struct pass *p)
@@ -528,10 +452,13 @@ static void run_pass(struct pass *p)
 
 static void attention(const struct attn_args *args)
 {
-    /* Few rows are bound by memory, and vectors take keys as they lie there. Who keeps them in F32
-     * does not want them rounded. */
-    if (args->m <= ATTN_FEW_ROWS || args->exact || args->kv_type == KV_F32) {
+    /* Who keeps keys in F32 does not want them rounded. */
+    if (args->m < ATTN_TILE_MIN_ROWS || args->exact || args->kv_type == KV_F32) {
         VEC_NAME(attention)(args);
+        return;
+    }
+    if (args->m <= ATTN_TILE_FEW_ROWS) {
+        AMX_NAME(amx_attention_few)(args);
         return;
     }
     struct pass p = {.args = args};
@@ -539,7 +466,7 @@ static void attention(const struct attn_args *args)
     tile_config_full();
     for (p.first = 0; p.first < args->m; p.first += MAX_ROWS) {
         p.count = args->m - p.first < MAX_ROWS ? args->m - p.first : MAX_ROWS;
-        p.n_blocks = round_up(p.count, BLOCK_SIDE) / BLOCK_SIDE;
+        p.n_blocks = attn_round_up(p.count, BLOCK_SIDE) / BLOCK_SIDE;
         run_pass(&p);
     }
     tile_release();
@@ -548,8 +475,10 @@ static void attention(const struct attn_args *args)
 static size_t attn_scratch_bytes(int d_k, int d_v)
 {
     struct pass p;
-    size_t many = lay_out(&p, NULL, d_k, d_v), few = VEC_NAME(attn_scratch_bytes)(d_k, d_v);
-    return many > few ? many : few;
+    size_t bytes[] = {lay_out(&p, NULL, d_k, d_v), VEC_NAME(attn_scratch_bytes)(d_k, d_v),
+                      AMX_NAME(amx_attn_few_bytes)(d_k, d_v)};
+    size_t most = bytes[0] > bytes[1] ? bytes[0] : bytes[1];
+    return most > bytes[2] ? most : bytes[2];
 }
 
 void AMX_NAME(amx_row_ops)(struct row_ops *ops)
