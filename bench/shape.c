@@ -40,7 +40,7 @@ static const struct shape shapes[] = {
      1e4f, false, 512, 64, 1, 2},
     /* Of no model: for tests. */
     {"tiny-moe", "qwen3moe", 4, 256, 1024, 4096, 4, 2, 64, 0, 128, 8, 256, 1e6f, true, 0, 0, 0, 0},
-    {"tiny-mla", "deepseek2", 3, 256, 1024, 8192, 4, 1, 64, 512, 16, 4, 128, 1e4f, false,
+    {"tiny-mla", "deepseek2", 3, 256, 1024, 8192, 8, 1, 64, 512, 16, 4, 128, 1e4f, false,
      128, 32, 1, 2},
 };
 

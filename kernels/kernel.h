@@ -247,6 +247,8 @@ struct row_ops {
     void (*f32_to_bf16)(uint16_t *y, const float *x, size_t n);
     /* Up to this many query rows a call is the faster the more it has. */
     int attn_rows;
+    /* The same of calls with so few rows that all keys are read for them: those of a single token. */
+    int attn_few_rows;
     size_t (*attn_scratch_bytes)(int d_k, int d_v);
     void (*attention)(const struct attn_args *args);
 };

@@ -486,6 +486,7 @@ void AMX_NAME(amx_row_ops)(struct row_ops *ops)
     ops->name = VEC == 16 ? "amx" : "amx+avx2";
     ops->cpu_flags |= CPU_AMX_TILE | CPU_AMX_BF16;
     ops->attn_rows = MAX_ROWS;
+    ops->attn_few_rows = ATTN_TILE_FEW_ROWS;
     ops->attn_scratch_bytes = attn_scratch_bytes;
     ops->attention = attention;
 }

@@ -140,6 +140,7 @@ void scalar_row_ops(struct row_ops *ops)
         .f32_to_f16 = f32_to_f16_row,
         .f32_to_bf16 = f32_to_bf16_row,
         .attn_rows = 1,
+        .attn_few_rows = 1,
         .attn_scratch_bytes = attn_scratch_bytes,
         .attention = attention,
     };

@@ -164,6 +164,7 @@ void VEC_NAME(row_ops)(struct row_ops *ops)
         .f32_to_f16 = f32_to_f16_row,
         .f32_to_bf16 = f32_to_bf16_row,
         .attn_rows = ATTN_ROWS,
+        .attn_few_rows = ATTN_FEW_ROWS,
         .attn_scratch_bytes = VEC_NAME(attn_scratch_bytes),
         .attention = VEC_NAME(attention),
     };

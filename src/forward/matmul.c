@@ -137,6 +137,13 @@ struct fetch fetch_dealt(const struct worker *worker, const struct matrix *matri
     return (struct fetch){begin, (size_t)(columns_at(matrix, expert, 0, n1) - begin)};
 }
 
+struct fetch fetch_expert(const struct worker *worker, const struct matrix *matrix, int expert)
+{
+    if (team_nodes(worker) > 1 || !matrix->kernel->pack)
+        return (struct fetch){NULL, 0};
+    return (struct fetch){columns_at(matrix, expert, 0, 0), matrix->parts[0].matrix_bytes};
+}
+
 struct fetch fetch_rows(const struct forward *f, const struct worker *worker,
                         const struct matrix *matrix)
 {

@@ -13,9 +13,8 @@
 
 #include "forward/pass.h"
 
-/* Keys of a range that a single token's are split into, at least; heads of an item at most: rows
- * that attention is fastest with as long as they are few. */
-enum { MIN_SPLIT_KEYS = 128, MOST_HEADS = 8 };
+/* Of a single token: keys of a range at least, and heads of an item at most. */
+enum { MIN_SPLIT_KEYS = 128, MOST_HEADS = 16 };
 
 static size_t latent_width(const struct forward *f)
 {
@@ -65,12 +64,21 @@ static void finish_query_latent(struct forward *f, const struct layer_weights *l
     acts_write(f, acts, formats, &source);
 }
 
+/* What a worker reads first when it absorbs the queries of a single token. */
+static struct fetch fetch_absorb(const struct forward *f, const struct worker *worker,
+                                 const struct matrix *k_b)
+{
+    if (f->n_tokens > 1 || worker->index >= (int)f->params->n_head)
+        return (struct fetch){NULL, 0};
+    return fetch_expert(worker, k_b, worker->index);
+}
+
 /* Queries from their latents. */
 static void queries_phase(struct forward *f, struct worker *worker,
                           const struct layer_weights *layer, const struct acts *acts)
 {
     struct product product = {&layer->q, 0, acts, 0, f->n_tokens, f->q, query_stride(f), NULL};
-    products_run(f, worker, PHASE_QKV, &product, 1, (struct fetch){NULL, 0});
+    products_run(f, worker, PHASE_QKV, &product, 1, fetch_absorb(f, worker, &layer->mla.k_b));
 }
 
 /* All tokens' latents, and their queries. */
@@ -168,25 +176,27 @@ struct token_items {
 static struct token_items cut_token(const struct forward *f, const struct worker *worker)
 {
     enum { ITEMS = 4 }; /* of a worker */
-    int n_head = (int)f->params->n_head;
+    int n_head = (int)f->params->n_head, few = f->kernels->rows.attn_few_rows;
+    int most_heads = few < MOST_HEADS ? few : MOST_HEADS;
     int most = n_blocks((int)f->batch->position + 1, MIN_SPLIT_KEYS);
-    int splits = n_blocks(ITEMS * worker->count * MOST_HEADS, n_head);
+    int splits = n_blocks(ITEMS * worker->count * most_heads, n_head);
     splits = splits < most ? splits : most;
     splits = splits < MAX_SPLITS ? splits : MAX_SPLITS;
     int heads = n_head * splits / worker->count;
-    return (struct token_items){splits, heads < 1 ? 1 : heads < MOST_HEADS ? heads : MOST_HEADS};
+    return (struct token_items){splits, heads < 1 ? 1 : heads < most_heads ? heads : most_heads};
 }
 
-/* Queries to the latents, and the token's own latent into the cache. */
+/* Queries to the latents, and the token's own latent into the cache. The first item of a worker is
+ * the head of its number. */
 static void absorb_phase(struct forward *f, struct worker *worker, int index)
 {
     const struct mla_weights *mla = &f->weights->layers[index].mla;
     int n_head = (int)f->params->n_head;
-    for (int i = team_take(worker); i <= n_head; i = team_take(worker)) {
-        if (i == 0)
+    for (int i = worker->index; i <= n_head; i = worker->count + team_take(worker)) {
+        if (i == n_head)
             finish_latent(f, mla, index, 0);
         else
-            absorb(f, worker, &mla->k_b, i - 1, 0, 1, f->mla.q + (size_t)(i - 1) * latent_width(f));
+            absorb(f, worker, &mla->k_b, i, 0, 1, f->mla.q + (size_t)i * latent_width(f));
     }
     end_phase(f, worker, PHASE_ROTATE);
 }
@@ -252,7 +262,8 @@ static const struct acts *attend_token(struct forward *f, struct worker *worker,
         attend_split(f, worker, index, head, left < items.n_heads ? left : items.n_heads,
                      i % items.n_splits, items.n_splits);
     }
-    end_phase(f, worker, PHASE_ATTENTION);
+    struct fetch output = fetch_rows(f, worker, &layer->attn_output);
+    end_phase_fetching(f, worker, PHASE_ATTENTION, &output, 1);
     struct acts_source source = {f->mla.values, (size_t)width, 0, 1, width, 0, width};
     acts_write(f, &scratch->attn_acts, block_formats(&layer->attn_output, 1, 1), &source);
     mark_phase(f, worker, PHASE_QUANTIZE);
@@ -521,7 +532,8 @@ void mla_block(struct forward *f, struct worker *worker, int index)
         {q, 0, a, 0, f->n_tokens, has_rank ? f->mla.q_latent : f->q, (size_t)q->n, NULL},
         {kv, 0, a, 0, f->n_tokens, f->mla.latent, (size_t)kv->n, NULL},
     };
-    struct fetch next = has_rank ? fetch_rows(f, worker, &layer->q) : (struct fetch){NULL, 0};
+    struct fetch next = has_rank ? fetch_rows(f, worker, &layer->q)
+                                 : fetch_absorb(f, worker, &layer->mla.k_b);
     products_run(f, worker, PHASE_QKV, products, 2, next);
     const struct acts *heads = f->n_tokens == 1 ? attend_token(f, worker, index)
                                                 : attend_tokens(f, worker, index);

@@ -132,6 +132,22 @@ static void sort_slots(struct routing *routing, int n_tokens, int n_expert, int 
     list_active(routing, n_expert);
 }
 
+/* Columns of an item of the shared experts of few tokens. */
+static int shared_block(const struct forward *f, const struct worker *worker,
+                        const struct layer_weights *layer)
+{
+    return gate_up_block(worker, &layer->shared.gate, 1, f->n_tokens);
+}
+
+/* What a worker reads first after the choice of experts, whatever that is. */
+static struct fetch fetch_shared(const struct forward *f, const struct worker *worker,
+                                 const struct layer_weights *layer)
+{
+    if (!layer->shared.gate.kernel)
+        return (struct fetch){NULL, 0};
+    return fetch_dealt(worker, &layer->shared.gate, 0, shared_block(f, worker, layer));
+}
+
 /* Few tokens: the product is shared out, the rest is every worker's own. */
 static const struct routing *route_few(struct forward *f, struct worker *worker,
                                        const struct layer_weights *layer, const struct acts *a)
@@ -140,7 +156,7 @@ static const struct routing *route_few(struct forward *f, struct worker *worker,
     size_t n_expert = f->params->n_expert, n_logits = (size_t)f->n_tokens * n_expert;
     struct product product = {&layer->router, 0, a, 0, f->n_tokens, f->routing.logits, n_expert,
                               NULL};
-    products_run(f, worker, PHASE_ROUTER, &product, 1, (struct fetch){NULL, 0});
+    products_run(f, worker, PHASE_ROUTER, &product, 1, fetch_shared(f, worker, layer));
     memcpy(own->logits, f->routing.logits, n_logits * sizeof *own->logits);
     route_rows(f, layer, own, 0, f->n_tokens);
     sort_slots(own, f->n_tokens, (int)n_expert, (int)f->params->n_expert_used);
@@ -357,7 +373,8 @@ static void few_tokens(struct forward *f, struct worker *worker, const struct la
     struct ffn_rows shared = shared_rows(f, layer, a, 0, f->n_tokens);
     struct columns columns;
     for (struct walk walk = walk_deal(worker); walk_next_part(&walk);) {
-        while (has_shared && walk_take(&walk, &layer->shared.gate, block, &columns))
+        while (has_shared &&
+               walk_take(&walk, &layer->shared.gate, shared_block(f, worker, layer), &columns))
             gate_up_columns(f, worker, &shared, &columns);
         for (int i = 0; i < routing->n_active; i++)
             while (walk_take(&walk, &layer->ffn.gate, block, &columns))

@@ -221,7 +221,10 @@ bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct
 /* What walk_deal will deal to the worker, where the first group is this matrix of an expert. */
 struct fetch fetch_dealt(const struct worker *worker, const struct matrix *matrix, int expert,
                          int block);
-/* The same of a later products_run or product_add_to_x; nothing where the batch is a prompt. */
+/* All columns of an expert or head. */
+struct fetch fetch_expert(const struct worker *worker, const struct matrix *matrix, int expert);
+/* What walk_deal will deal of a later products_run or product_add_to_x; nothing where the batch is a
+ * prompt. */
 struct fetch fetch_rows(const struct forward *f, const struct worker *worker,
                         const struct matrix *matrix);
 

@@ -283,6 +283,20 @@ static void check_edges(const struct row_ops *ops)
         }
 }
 
+/* Latent attention: the values are the first elements of the keys. */
+static void check_latents(const struct row_ops *ops)
+{
+    static const int rows[] = {1, 4, 5, 8, 16, 17, 64};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        for (enum kv_type type = KV_F32; type <= KV_BF16; type++) {
+            struct problem problem = {rows[i], 290, 576, 512, type, SEES_CAUSAL, 1, 1.0f};
+            struct attn_args args = make_args(ops, &problem);
+            args.v = args.k;
+            args.v_stride = args.k_stride;
+            check_args(ops, &args);
+        }
+}
+
 /* A few channels of the keys are large, as they are in models: scores far apart. */
 static void check_outliers(const struct row_ops *ops)
 {
@@ -340,6 +354,7 @@ static void check_level(const struct row_ops *ops)
 {
     check_shapes(ops);
     check_edges(ops);
+    check_latents(ops);
     check_outliers(ops);
     for (int m = 1; m <= 33; m += 8)
         for (int opposite = 0; opposite < 2; opposite++) {
