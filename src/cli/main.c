@@ -41,7 +41,8 @@ static const struct command commands[] = {
      "Lists are separated by commas; every combination is measured. Percentages are of roofs\n"
      "measured in the same process: generation of streaming read (weights of a token times\n"
      "tokens per second), prompts of bf16 tile instructions alone and of packed tiles from L2.\n"
-     "Shapes: qwen3-30b-a3b, qwen3-235b-a22b, qwen3-8b, llama-3.1-8b, mixtral-8x7b, tiny-moe;\n"
+     "Shapes: qwen3-30b-a3b, qwen3-235b-a22b, qwen3-8b, llama-3.1-8b, mixtral-8x7b,\n"
+     "deepseek-v2-lite, tiny-moe, tiny-mla;\n"
      "types: q4_0, q4_k_m, q6_k, q8_0, bf16 and the other block types.\n",
      OPT(MODEL) | OPTS_BENCH | OPTS_COMMON, command_bench},
     {"calibrate", "", "the fastest numbers of threads, and of rows for tiles",

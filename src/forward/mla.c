@@ -319,7 +319,7 @@ static void attend_absorbed(struct forward *f, struct worker *worker, int index)
 /* ---- Expanded -------------------------------------------------------------------------------- */
 
 /* Rows of an item that makes keys and values. */
-enum { EXPAND_ROWS = 64 };
+enum { EXPAND_ROWS = 128 };
 
 /* Keys [first, first + count) of the cache: those that are expanded. */
 struct key_range {

@@ -113,24 +113,36 @@ static int refused(const struct planner *planner, const struct placement *place,
                      "%s: tensor %s (%s): %s", path, place->name, type, reasons);
 }
 
+/* To the first pool of the list that takes it. */
+static bool place_in(const struct planner *planner, struct placement *place,
+                     const struct pool_list *pools)
+{
+    for (int i = 0; i < pools->n; i++) {
+        place->pool = pools->pools[i];
+        if (offer(planner, place)) {
+            settle(planner->plan, place);
+            return true;
+        }
+    }
+    return false;
+}
+
 static int place_tensor(const struct planner *planner, struct placement *place)
 {
     struct plan *plan = planner->plan;
     int status = overrides_find(planner->matcher, place->name, &place->override, planner->error);
     if (status)
         return status;
-    struct pool_list pools = pool_priority(planner->settings->no_tiles);
+    struct pool_list usual = pool_priority(planner->settings->no_tiles), pools = usual;
     if (place->override >= 0) {
         pools = plan->overrides[place->override].pools;
         plan->overrides[place->override].n_tensors++;
     }
-    for (int i = 0; i < pools.n; i++) {
-        place->pool = pools.pools[i];
-        if (offer(planner, place)) {
-            settle(plan, place);
-            return 0;
-        }
-    }
+    if (place_in(planner, place, &pools))
+        return 0;
+    /* What the file has in another form cannot be used from it, whatever is asked of its name. */
+    if (place->tensor->transposed && place_in(planner, place, &usual))
+        return 0;
     return refused(planner, place, &pools);
 }
 

@@ -52,6 +52,10 @@ one_line '--profile needs -o md or -o json'
 run 0 bench --shape tiny-moe:q4_k_m -p 4 -n 0 -r 1 -t 1 -o csv
 check 'mostly Q4_K' grep -q '"Q4_K"' "$out"
 
+# Latent attention and shared experts.
+run 0 bench --shape tiny-mla:q4_k_m,2 -p 16 -n 4 -d 8 -r 1 -t 2 -o csv
+check 'the latent shape' grep -q '"tiny-mla"' "$out"
+
 run 2 bench --shape nonsense:q4_0
 one_line "no shape 'nonsense'"
 run 2 bench --shape tiny-moe

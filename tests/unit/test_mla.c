@@ -19,8 +19,10 @@ static const float MAX_DIFFERENCE = 2e-5f;
 /* Random queries and keys are nearly orthogonal: so much larger, their scores make a difference. */
 static const float SHARPER = 100.0f;
 
-static tsr_engine *open_engine(int n_threads, struct shape_model *model)
+/* With the matrices used from the file, or packed. */
+static tsr_engine *open_mapped(int n_threads, struct shape_model *model, bool mapped)
 {
+    static const char *const all[] = {".=mapped"};
     struct tsr_error error = {0};
     char path[64];
     int fd;
@@ -30,12 +32,19 @@ static tsr_engine *open_engine(int n_threads, struct shape_model *model)
     struct tsr_settings settings = tsr_settings_default();
     settings.model_path = path;
     settings.n_threads = n_threads;
+    settings.overrides = all;
+    settings.n_overrides = mapped;
     tsr_engine *engine;
     if (tsr_engine_open(&settings, &engine, &error))
         fail_msg("%s", error.text);
     close(fd); /* the engine keeps the memory */
     engine->model->params.attn_scale *= SHARPER;
     return engine;
+}
+
+static tsr_engine *open_engine(int n_threads, struct shape_model *model)
+{
+    return open_mapped(n_threads, model, false);
 }
 
 static tsr_session *open_session(tsr_engine *engine, uint32_t n_batch, enum tsr_kv_type kv_type)
@@ -85,18 +94,20 @@ static void both_forms_agree(void **state)
         int n_threads;
         uint32_t n_batch;
         int step;
+        bool mapped;
     } cases[] = {
-        {1, N_IDS, N_LAST}, /* expanded, in two ranges; then absorbed, several tokens */
-        {1, 7, 1},          /* absorbed but for the first; then single tokens */
-        {2, 333, 1},        /* expanded behind other tokens; single tokens with splits of keys */
-        {3, N_IDS, 3},
+        {1, N_IDS, N_LAST, false}, /* expanded, in two ranges; then absorbed, several tokens */
+        {1, 7, 1, false},          /* absorbed but for the first; then single tokens */
+        {2, 333, 1, false},        /* expanded behind other tokens; single tokens with splits of keys */
+        {3, N_IDS, 3, false},
+        {2, N_IDS, 2, true}, /* all but what is transposed */
     };
     struct shape_model shape;
     int32_t ids[N_IDS];
     float *expected = NULL;
     uint32_t n_vocab = 0;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        tsr_engine *engine = open_engine(cases[i].n_threads, &shape);
+        tsr_engine *engine = open_mapped(cases[i].n_threads, &shape, cases[i].mapped);
         n_vocab = shape.shape.n_vocab;
         make_ids(ids, n_vocab);
         tsr_session *session = open_session(engine, cases[i].n_batch, TSR_KV_F32);
