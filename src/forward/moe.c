@@ -7,6 +7,7 @@
  * block of columns that walks the experts and adds to the stream. Either way no two workers add to
  * the same element, and a token's experts are summed in the order of their numbers: the result
  * depends neither on the team nor on what else is in the batch. */
+#include <float.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -16,24 +17,59 @@
 
 /* ---- Routing --------------------------------------------------------------------------------- */
 
+/* Of n experts: the largest probability, or with a bias the sum of the largest two, as the models do
+ * (arXiv 2405.04434, section 2.2.2; arXiv 2412.19437, section 2.1.2). */
+static float score_group(const float *probability, const float *bias, int n)
+{
+    float first = -INFINITY, second = -INFINITY;
+    for (int e = 0; e < n; e++) {
+        float p = probability[e] + (bias ? bias[e] : 0.0f);
+        second = fmaxf(second, fminf(first, p));
+        first = fmaxf(first, p);
+    }
+    return bias && n > 1 ? first + second : first;
+}
+
+/* A bit for each group of experts that may be chosen from: those with the largest scores. */
+static uint64_t choose_groups(const struct router_params *router, const float *probability,
+                              const float *bias, int n_expert)
+{
+    float scores[ROUTER_MAX_GROUPS];
+    int n_group = (int)router->n_group, size = n_expert / n_group;
+    uint64_t chosen = 0;
+    for (int g = 0; g < n_group; g++)
+        scores[g] = score_group(probability + g * size, bias ? bias + g * size : NULL, size);
+    for (uint32_t i = 0; i < router->n_group_used; i++) {
+        int best = -1;
+        for (int g = 0; g < n_group; g++)
+            if (!(chosen >> g & 1) && (best < 0 || scores[g] > scores[best]))
+                best = g;
+        chosen |= 1ull << best;
+    }
+    return chosen;
+}
+
 /* The n_used largest of probabilities [n_expert], each with its bias (NULL: none); the first of
  * equals first. */
-static void choose_experts(const float *probability, const float *bias, int n_expert, int n_used,
-                           int32_t *chosen, float *weight)
+static void choose_experts(const struct router_params *router, const float *probability,
+                           const float *bias, int n_expert, int n_used, int32_t *chosen,
+                           float *weight)
 {
-    int n = 0;
-    for (int e = 0; e < n_expert; e++) {
-        float p = probability[e] + (bias ? bias[e] : 0.0f);
-        if (n == n_used && !(p > weight[n - 1]))
-            continue;
-        int at = n < n_used ? n++ : n - 1;
-        for (; at > 0 && p > weight[at - 1]; at--) {
-            weight[at] = weight[at - 1];
-            chosen[at] = chosen[at - 1];
+    uint64_t groups = router->n_group > 1 ? choose_groups(router, probability, bias, n_expert) : 1;
+    int n = 0, size = n_expert / (int)router->n_group;
+    for (int first = 0; groups; groups >>= 1, first += size)
+        for (int e = first; groups & 1 && e < first + size; e++) {
+            float p = probability[e] + (bias ? bias[e] : 0.0f);
+            if (n == n_used && !(p > weight[n - 1]))
+                continue;
+            int at = n < n_used ? n++ : n - 1;
+            for (; at > 0 && p > weight[at - 1]; at--) {
+                weight[at] = weight[at - 1];
+                chosen[at] = chosen[at - 1];
+            }
+            weight[at] = p;
+            chosen[at] = e;
         }
-        weight[at] = p;
-        chosen[at] = e;
-    }
 }
 
 /* The bias is for the choice only. */
@@ -45,8 +81,9 @@ static void weigh_experts(const struct router_params *router, const float *proba
         weight[u] = probability[chosen[u]];
         sum += weight[u];
     }
+    float divisor = router->normalized ? fmaxf(sum, FLT_MIN) : 1.0f; /* sigmoids may be zero */
     for (int u = 0; u < n_used; u++)
-        weight[u] = (router->normalized ? weight[u] / sum : weight[u]) * router->scale;
+        weight[u] = weight[u] / divisor * router->scale;
 }
 
 /* By number. */
@@ -83,7 +120,7 @@ static void route_rows(struct forward *f, const struct layer_weights *layer,
             sigmoid(logits, n_expert);
         else
             f->kernels->rows.softmax(logits, (size_t)n_expert);
-        choose_experts(logits, layer->router_bias, n_expert, n_used, chosen, weight);
+        choose_experts(router, logits, layer->router_bias, n_expert, n_used, chosen, weight);
         weigh_experts(router, logits, n_used, chosen, weight);
         order_experts(n_used, chosen, weight);
     }

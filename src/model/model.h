@@ -55,7 +55,12 @@ struct router_params {
     bool sigmoid;    /* of each logit, in place of a softmax over all */
     bool normalized; /* the weights of a token's experts are divided by their sum */
     float scale;     /* of the weights, after that */
+    /* Experts are chosen from the best groups only: so many of groups of neighbours, at most
+     * ROUTER_MAX_GROUPS; 1 of 1 where there are no groups. */
+    uint32_t n_group, n_group_used;
 };
+
+enum { ROUTER_MAX_GROUPS = 64 };
 
 struct model_params {
     uint32_t n_layer, n_embd, n_vocab, n_ctx_train;

@@ -187,6 +187,23 @@ static void scale_mla_scores(struct key_reader *reader, struct model_params *par
     params->attn_scale *= magnitude * magnitude;
 }
 
+static void read_groups(struct key_reader *reader, struct model_params *params)
+{
+    struct router_params *router = &params->router;
+    uint32_t n_group = read_u32(reader, "expert_group_count", 1, ROUTER_MAX_GROUPS);
+    if (reader->error->code || n_group <= 1)
+        return;
+    router->n_group = n_group;
+    router->n_group_used = require_u32(reader, "expert_group_used_count", n_group);
+    if (!reader->error->code &&
+        (params->n_expert % n_group ||
+         params->n_expert / n_group * router->n_group_used < params->n_expert_used))
+        error_set(reader->error, TSR_EFORMAT,
+                  "%s: %s.expert_group_count: %u experts of %u, from %u of %u groups, cannot be",
+                  gguf_path(reader->gguf), reader->arch->name, params->n_expert_used,
+                  params->n_expert, router->n_group_used, n_group);
+}
+
 /* What the families with shared experts say of their router and of layers without one. */
 static void read_router(struct key_reader *reader, struct model_params *params)
 {
@@ -194,21 +211,17 @@ static void read_router(struct key_reader *reader, struct model_params *params)
     params->n_layer_dense = read_u32(reader, "leading_dense_block_count", 0, params->n_layer);
     uint32_t n_shared = read_u32(reader, "expert_shared_count", 0, MAX_EXPERTS);
     uint32_t gating = read_u32(reader, "expert_gating_func", SOFTMAX, UINT32_MAX);
-    uint32_t n_group = read_u32(reader, "expert_group_count", 1, UINT32_MAX);
     float scale = read_f32(reader, "expert_weights_scale", 1.0f);
     params->router.sigmoid = gating == SIGMOID;
     params->router.normalized = read_bool(reader, "expert_weights_norm", false);
     params->router.scale = scale == 0.0f ? 1.0f : scale; /* converters write 0 for none */
     params->n_ff_shared = n_shared * params->n_ff_expert;
+    read_groups(reader, params);
     if (reader->error->code)
         return;
     if (gating != SOFTMAX && gating != SIGMOID)
         error_set(reader->error, TSR_EUNSUPPORTED, "%s: %s.expert_gating_func %u is not supported",
                   gguf_path(reader->gguf), reader->arch->name, gating);
-    else if (n_group > 1)
-        error_set(reader->error, TSR_EUNSUPPORTED,
-                  "%s: %s.expert_group_count is %u: choosing groups of experts is not supported",
-                  gguf_path(reader->gguf), reader->arch->name, n_group);
     else if ((uint64_t)n_shared * params->n_ff_expert > MAX_DIM)
         error_set(reader->error, TSR_EFORMAT, "%s: %u shared experts of width %u are not supported",
                   gguf_path(reader->gguf), n_shared, params->n_ff_expert);
@@ -225,7 +238,8 @@ static void read_dense(struct key_reader *reader, struct model_params *params)
 static void read_experts(struct key_reader *reader, struct model_params *params)
 {
     unsigned switches = reader->arch->switches;
-    params->router = (struct router_params){.normalized = true, .scale = 1.0f};
+    params->router = (struct router_params){
+        .normalized = true, .scale = 1.0f, .n_group = 1, .n_group_used = 1};
     if (switches & (ARCH_MOE | ARCH_MOE_OPTIONAL))
         params->n_expert = read_u32(reader, "expert_count", 0, MAX_EXPERTS);
     if (params->n_expert == 0) {

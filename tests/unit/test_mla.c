@@ -1,5 +1,6 @@
-/* Latent attention: prompts expand keys and values, a range at a time, while generation and short
- * continuations absorb. Both give the same logits, whatever the batches, threads and sessions. */
+/* Family deepseek2. Latent attention: prompts expand keys and values, a range at a time, while
+ * generation and short continuations absorb. Both give the same logits, whatever the batches,
+ * threads and sessions. And its router: sigmoid, bias and groups. */
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -98,7 +99,7 @@ static void both_forms_agree(void **state)
     } cases[] = {
         {1, N_IDS, N_LAST, false}, /* expanded, in two ranges; then absorbed, several tokens */
         {1, 7, 1, false},          /* absorbed but for the first; then single tokens */
-        {2, 333, 1, false},        /* expanded behind other tokens; single tokens with splits of keys */
+        {2, 333, 1, false},        /* expanded behind other tokens; single tokens, keys split */
         {3, N_IDS, 3, false},
         {2, N_IDS, 2, true}, /* all but what is transposed */
     };
@@ -175,12 +176,108 @@ static void sessions_do_not_disturb_each_other(void **state)
     tsr_engine_close(engine);
 }
 
+/* ---- The router of the family ---- */
+
+enum { N_ROUTED = 40, N_EXPERT = 16, N_USED = 4, GROUP = 4, N_GROUPS_USED = 2 };
+
+/* With its bias; -INFINITY in groups that are not chosen from. By sorting, unlike the router. */
+static void score_experts(const float *probability, const float *bias, float scores[N_EXPERT])
+{
+    float groups[N_EXPERT / GROUP];
+    for (int e = 0; e < N_EXPERT; e++)
+        scores[e] = probability[e] + (bias ? bias[e] : 0.0f);
+    for (int g = 0; g < N_EXPERT / GROUP; g++) {
+        groups[g] = -INFINITY;
+        for (int i = g * GROUP; i < (g + 1) * GROUP; i++)
+            for (int j = i + 1; bias && j < (g + 1) * GROUP; j++)
+                groups[g] = fmaxf(groups[g], scores[i] + scores[j]);
+        for (int i = g * GROUP; !bias && i < (g + 1) * GROUP; i++)
+            groups[g] = fmaxf(groups[g], scores[i]);
+    }
+    for (int e = 0; e < N_EXPERT; e++) {
+        int better = 0;
+        for (int g = 0; g < N_EXPERT / GROUP; g++)
+            better += groups[g] > groups[e / GROUP];
+        if (better >= N_GROUPS_USED)
+            scores[e] = -INFINITY;
+    }
+}
+
+/* What the last layer chose for a token, in the order of the experts' numbers. */
+static void check_choice(const struct forward *f, const float *bias, int token)
+{
+    const struct router_params *router = &f->params->router;
+    const float *probability = f->routing.logits + token * N_EXPERT;
+    float scores[N_EXPERT], sum = 0.0f;
+    score_experts(probability, bias, scores);
+    int n = 0;
+    for (int e = 0; e < N_EXPERT; e++) {
+        int better = 0;
+        for (int other = 0; other < N_EXPERT; other++)
+            better += scores[other] > scores[e];
+        if (better >= N_USED)
+            continue;
+        assert_int_equal(f->routing.expert_of[token * N_USED + n], e);
+        sum += probability[e];
+        n++;
+    }
+    assert_int_equal(n, N_USED);
+    for (int u = 0; u < N_USED; u++) {
+        float p = probability[f->routing.expert_of[token * N_USED + u]];
+        float wanted = (router->normalized ? p / sum : p) * router->scale;
+        assert_true(fabsf(f->routing.weight_of[token * N_USED + u] - wanted) < 1e-6f);
+    }
+}
+
+static void check_router(const struct router_params *router, const float *bias)
+{
+    struct shape_model shape;
+    struct tsr_error error = {0};
+    struct forward *forward;
+    struct kv_cache kv;
+    int32_t ids[N_IDS];
+    tsr_engine *engine = open_engine(2, &shape);
+    float *logits = malloc(shape.shape.n_vocab * sizeof *logits);
+    assert_non_null(logits);
+    make_ids(ids, shape.shape.n_vocab);
+    engine->model->params.router = *router;
+    for (uint32_t i = shape.shape.n_layer_dense; i < shape.shape.n_layer; i++)
+        engine->weights->layers[i].router_bias = bias;
+    assert_int_equal(
+        forward_create(engine->plan, engine->weights, N_ROUTED, 2, &forward, &error), 0);
+    assert_int_equal(kv_init(&kv, &engine->model->params, N_ROUTED, KV_F32, &error), 0);
+    struct forward_batch batch = {.ids = ids, .n_tokens = N_ROUTED, .kv = &kv, .logits = logits};
+    assert_true(forward_run(forward, engine->team, 2, &batch));
+    for (int token = 0; token < N_ROUTED; token++)
+        check_choice(forward, bias, token);
+    kv_free(&kv);
+    forward_free(forward);
+    free(logits);
+    tsr_engine_close(engine);
+}
+
+static void experts_are_chosen_as_described(void **state)
+{
+    (void)state;
+    static const struct router_params routers[] = {
+        {.scale = 1.0f, .n_group = N_EXPERT / GROUP, .n_group_used = N_GROUPS_USED},
+        {.sigmoid = true, .normalized = true, .scale = 2.5f, .n_group = N_EXPERT / GROUP,
+         .n_group_used = N_GROUPS_USED},
+    };
+    float bias[N_EXPERT];
+    for (int e = 0; e < N_EXPERT; e++)
+        bias[e] = 0.02f * (float)(e * 7 % 5) - 0.03f;
+    check_router(&routers[0], NULL);
+    check_router(&routers[1], bias);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_forms_agree),
         cmocka_unit_test(the_cache_is_small),
         cmocka_unit_test(sessions_do_not_disturb_each_other),
+        cmocka_unit_test(experts_are_chosen_as_described),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -103,6 +103,7 @@ static const char *write_latent_model(const struct edit *edit)
     put_value(w, edit, "deepseek2.expert_feed_forward_length", N_FF);
     put_value(w, edit, "deepseek2.expert_gating_func", 1);
     put_value(w, edit, "deepseek2.expert_group_count", 1);
+    put_value(w, edit, "deepseek2.expert_group_used_count", 1);
     put_tensor(w, edit, "token_embd.weight", 2, N_EMBD, N_VOCAB);
     put_tensor(w, edit, "output_norm.weight", 1, N_EMBD, 1);
     static const struct {
@@ -233,7 +234,10 @@ static void wrong_latent_models_are_refused_by_name(void **state)
         {{"deepseek2.expert_shared_count", SET_VALUE, 1}, "ffn_gate_shexp.weight"},
         {{"deepseek2.expert_shared_count", LEAVE_OUT, 0}, "ffn_gate_shexp.weight"},
         {{"deepseek2.expert_gating_func", SET_VALUE, 3}, "expert_gating_func"},
-        {{"deepseek2.expert_group_count", SET_VALUE, 8}, "expert_group_count"},
+        {{"deepseek2.expert_group_count", SET_VALUE, 65}, "expert_group_count"},
+        {{"deepseek2.expert_group_count", SET_VALUE, 3}, "expert_group_count"},
+        {{"deepseek2.expert_group_count", SET_VALUE, 4}, "expert_group_count"}, /* one of one */
+        {{"deepseek2.expert_group_count", SET_VALUE, 2}, NULL},
         {{"blk.0.attn_kv_b.weight", LEAVE_OUT, 0}, "blk.0.attn_k_b.weight"},
         {{"blk.0.attn_kv_b.weight", SET_DIM1, 319}, "blk.0.attn_kv_b.weight"},
         {{"blk.1.attn_k_b.weight", LEAVE_OUT, 0}, "blk.1.attn_k_b.weight"},
