@@ -32,7 +32,7 @@ enum {
     WEIGHT_STRIDE = 2 * MAX_KEYS + 64, /* bytes, an odd number of cache lines: see act_row_bytes */
 };
 
-/* The binary logarithm of the largest weight, and a base below all scores of rows that have none. */
+/* The binary logarithm of the largest weight; the base of rows that have seen no score yet. */
 static const float HEADROOM = 8.0f, NO_BASE = -0x1p120f;
 
 /* Up to MAX_ROWS query rows and a block of keys, in the caller's scratch memory. */
@@ -450,10 +450,17 @@ static void run_pass(struct pass *p)
     finish(p);
 }
 
+/* A short context is no work to speak of, whose tiles would only cost the CPU some of its clock. */
+static bool is_small(const struct attn_args *args)
+{
+    bool few_keys = args->key1 - args->key0 < ATTN_TILE_MIN_KEYS;
+    return args->m < ATTN_TILE_MIN_ROWS || (args->m <= ATTN_FEW_ROWS && few_keys);
+}
+
 static void attention(const struct attn_args *args)
 {
     /* Who keeps keys in F32 does not want them rounded. */
-    if (args->m < ATTN_TILE_MIN_ROWS || args->exact || args->kv_type == KV_F32) {
+    if (is_small(args) || args->exact || args->kv_type == KV_F32) {
         VEC_NAME(attention)(args);
         return;
     }

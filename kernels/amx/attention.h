@@ -14,6 +14,7 @@
 
 enum {
     ATTN_TILE_MIN_ROWS = 5,  /* fewer are bound by memory with vectors, too */
+    ATTN_TILE_MIN_KEYS = 256, /* for so few rows that vectors need no panels */
     ATTN_TILE_FEW_ROWS = 16, /* up to these rows amx_attention_few takes */
 };
 
@@ -82,7 +83,7 @@ static inline vec attn_power_of_two(vec x)
     return vf_of_bits(t) * y;
 }
 
-/* A row of the result, from its undivided sums [d_v, padded to whole vectors] relative to 2^base. */
+/* A row of the result, from its undivided sums relative to 2^base: [d_v, padded to vectors]. */
 static inline void attn_write_row(const struct attn_args *args, int row, const float *from,
                                   float base, float sum)
 {

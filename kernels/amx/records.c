@@ -154,7 +154,7 @@ static void fill_f16(uint8_t *tile, const struct tile_panel *panel, int k)
 }
 
 /* From how many rows on tiles are faster than the lower kernel, as measured (docs/performance.md).
- * Where the halves of a unit have scales of their own, the lower kernel is slower, tiles are not. */
+ * Where the halves of a unit have scales of their own the lower kernel is slower, tiles are not. */
 #define HAS_HALVES(id)  ((id) == BLOCK_Q2_K || (id) == BLOCK_Q3_K || (id) == BLOCK_Q6_K)
 #define MIN_ROWS(type) (HAS_HALVES(BLOCK_##type) ? 6 : 10)
 #define FLOAT_MIN_ROWS(type) (BLOCK_##type == BLOCK_F16 ? 24 : 64)
