@@ -143,7 +143,7 @@ static ALWAYS_INLINE void write_value_tiles(const struct pass *p, enum block_id 
             for (int i = 0; i < p->width; i += VEC)
                 vi_store(to + i / 16 * (MAX_KEYS / BLOCK_STEP) * TILE_BYTES + 4 * (i % 16),
                          attn_pack_pairs(attn_load_padded(first, type, i, args->d_v - i),
-                                    attn_load_padded(second, type, i, args->d_v - i), type));
+                                         attn_load_padded(second, type, i, args->d_v - i), type));
         }
 }
 
@@ -450,7 +450,7 @@ static void run_pass(struct pass *p)
     finish(p);
 }
 
-/* A short context is no work to speak of, whose tiles would only cost the CPU some of its clock. */
+/* Too few rows, or few rows and a context so short that it is no work to speak of. */
 static bool is_small(const struct attn_args *args)
 {
     bool few_keys = args->key1 - args->key0 < ATTN_TILE_MIN_KEYS;
