@@ -199,9 +199,23 @@ struct gemm_kernel {
 
 /* ---- Row operations -------------------------------------------------------------------------- */
 
-enum kv_type { KV_F32, KV_F16, KV_BF16 };
+/* How keys and values are kept: in blocks of these types. */
+enum kv_type {
+    KV_F32 = BLOCK_F32,
+    KV_F16 = BLOCK_F16,
+    KV_BF16 = BLOCK_BF16,
+    KV_Q8_0 = BLOCK_Q8_0,
+};
 
-static inline size_t kv_element_bytes(enum kv_type type) { return type == KV_F32 ? 4 : 2; }
+enum { KV_Q8_0_ELEMS = 32, KV_Q8_0_BYTES = 34 };
+
+/* Bytes of a row of n elements; of KV_Q8_0 whole blocks. */
+static inline size_t kv_row_bytes(enum kv_type type, size_t n)
+{
+    if (type == KV_Q8_0)
+        return n / KV_Q8_0_ELEMS * KV_Q8_0_BYTES;
+    return type == KV_F32 ? 4 * n : 2 * n;
+}
 
 /* Attention of m query rows that share one key/value head, with online softmax over blocks of
  * keys, so that memory does not grow with the context. Row i sees keys [key0, min(n_keys[i],
@@ -216,7 +230,7 @@ struct attn_args {
     const void *k;        /* [n_positions, d_k], rows k_stride bytes apart */
     const void *v;        /* [n_positions, d_v], rows v_stride bytes apart */
     size_t k_stride, v_stride;
-    int d_k, d_v;
+    int d_k, d_v;         /* of KV_Q8_0 multiples of KV_Q8_0_ELEMS */
     float scale;          /* scores are scale * (q . k) */
     bool exact;           /* products of floats: nothing is rounded to bf16 on the way */
     float *out;           /* row i, [d_v], at out + i * out_stride; zeros where it sees no key, or
@@ -245,6 +259,8 @@ struct row_ops {
     /* Rounded to nearest even. */
     void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);
     void (*f32_to_bf16)(uint16_t *y, const float *x, size_t n);
+    /* To blocks of KV_Q8_0, n a multiple of KV_Q8_0_ELEMS. Codes are of the scale as it is kept. */
+    void (*f32_to_q8_0)(void *y, const float *x, size_t n);
     /* Up to this many query rows a call is the faster the more it has. */
     int attn_rows;
     /* The same of calls with so few rows that all keys are read for them: those of a single token. */

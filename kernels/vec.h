@@ -84,6 +84,17 @@ static inline vec vec_load_bf16(const uint16_t *from)
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
+static inline vec vec_load_i8(const int8_t *from)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
+}
+
+/* Rounded to nearest even, at most 127 and at least -128. */
+static inline void vec_store_i8(int8_t *to, vec x)
+{
+    _mm_storeu_si128((__m128i *)to, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x)));
+}
+
 /* 16 pairs of bf16: the first and the second of each. */
 static inline vec vec_bf16_first(const uint16_t *pairs)
 {
@@ -200,6 +211,20 @@ static inline vec vec_load_bf16(const uint16_t *from)
 {
     __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+
+static inline vec vec_load_i8(const int8_t *from)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
+}
+
+/* Rounded to nearest even, at most 127 and at least -128. */
+static inline void vec_store_i8(int8_t *to, vec x)
+{
+    __m256i whole = _mm256_cvtps_epi32(x);
+    __m128i low = _mm256_castsi256_si128(whole), high = _mm256_extracti128_si256(whole, 1);
+    __m128i words = _mm_packs_epi32(low, high);
+    _mm_storel_epi64((__m128i *)to, _mm_packs_epi16(words, words));
 }
 
 /* 8 pairs of bf16: the first and the second of each. */

@@ -1,5 +1,5 @@
-/* Attention of many query rows to 16-bit keys and values on bf16 tiles, with the online softmax
- * over blocks of keys.
+/* Attention of many query rows to keys and values of 8 or 16 bits on bf16 tiles, with the online
+ * softmax over blocks of keys.
  *
  *   for each block of MAX_KEYS keys: keys and values become tiles in scratch
  *     for each block of 32 query rows
@@ -149,10 +149,16 @@ static ALWAYS_INLINE void write_value_tiles(const struct pass *p, enum block_id 
 
 static void write_tiles(const struct pass *p)
 {
-    if (p->args->kv_type == KV_F16) {
+    switch (p->args->kv_type) {
+    case KV_F16:
         write_key_tiles(p, BLOCK_F16);
         write_value_tiles(p, BLOCK_F16);
-    } else {
+        break;
+    case KV_Q8_0:
+        write_key_tiles(p, BLOCK_Q8_0);
+        write_value_tiles(p, BLOCK_Q8_0);
+        break;
+    default:
         write_key_tiles(p, BLOCK_BF16);
         write_value_tiles(p, BLOCK_BF16);
     }

@@ -1,5 +1,5 @@
-/* Attention of up to 16 query rows, those of one token mostly, to 16-bit keys and values on bf16
- * tiles. Each key and value is read once, for all rows, as it comes from memory:
+/* Attention of up to 16 query rows, those of one token mostly, to keys and values of 8 or 16 bits
+ * on bf16 tiles. Each key and value is read once, for all rows, as it comes from memory:
  *
  *   for each block of MAX_KEYS keys
  *     scores   S^T = K Q^T   [keys, 16], keys as rows of A, so that they need not be turned
@@ -105,7 +105,7 @@ static ALWAYS_INLINE void write_keys(const struct pass *p, enum block_id type)
         const uint8_t *ahead = cache_row(p, args->k, args->k_stride, p->key0 + key + MAX_KEYS);
         uint8_t *to = p->keys + (size_t)key * p->key_stride;
         for (int k = 0; k < args->d_k; k += STEP) {
-            _mm_prefetch((const char *)ahead + 2 * k, _MM_HINT_T0);
+            _mm_prefetch((const char *)ahead + kv_row_bytes(args->kv_type, (size_t)k), _MM_HINT_T0);
             for (int i = 0; i < 16; i += VEC) {
                 int left = args->d_k - k - i;
                 vec x = attn_load_padded(from, type, k + i, left);
@@ -132,8 +132,9 @@ static ALWAYS_INLINE void write_values(const struct pass *p, enum block_id type)
             for (int i = 0; i < p->width; i += VEC) {
                 int left = args->d_v - i;
                 if (i % STEP == 0 && left > 0) {
-                    _mm_prefetch((const char *)ahead[0] + 2 * i, _MM_HINT_T0);
-                    _mm_prefetch((const char *)ahead[1] + 2 * i, _MM_HINT_T0);
+                    size_t at = kv_row_bytes(args->kv_type, (size_t)i);
+                    _mm_prefetch((const char *)ahead[0] + at, _MM_HINT_T0);
+                    _mm_prefetch((const char *)ahead[1] + at, _MM_HINT_T0);
                 }
                 vi_store(to + i / 16 * (MAX_KEYS / STEP) * TILE_BYTES + 4 * (i % 16),
                          attn_pack_pairs(attn_load_padded(from[0], type, i, left),
@@ -144,10 +145,16 @@ static ALWAYS_INLINE void write_values(const struct pass *p, enum block_id type)
 
 static void write_operands(const struct pass *p)
 {
-    if (p->args->kv_type == KV_F16) {
+    switch (p->args->kv_type) {
+    case KV_F16:
         write_keys(p, BLOCK_F16);
         write_values(p, BLOCK_F16);
-    } else {
+        break;
+    case KV_Q8_0:
+        write_keys(p, BLOCK_Q8_0);
+        write_values(p, BLOCK_Q8_0);
+        break;
+    default:
         write_keys(p, BLOCK_BF16);
         write_values(p, BLOCK_BF16);
     }

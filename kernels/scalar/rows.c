@@ -4,6 +4,7 @@
 
 #include "kernels/float16.h"
 #include "kernels/registry.h"
+#include "kernels/scalar/blocks.h"
 
 static void rms_norm(float *y, const float *x, const float *w, size_t n, float eps)
 {
@@ -75,6 +76,20 @@ static void f32_to_bf16_row(uint16_t *y, const float *x, size_t n)
         y[i] = f32_to_bf16(x[i]);
 }
 
+static void f32_to_q8_0_row(void *y, const float *x, size_t n)
+{
+    struct block_q8_0 *block = y;
+    for (; n > 0; n -= BLOCK_ELEMS, x += BLOCK_ELEMS, block++) {
+        float max = 0.0f;
+        for (int i = 0; i < BLOCK_ELEMS; i++)
+            max = fmaxf(max, fabsf(x[i]));
+        block->scale = f32_to_f16(fminf(max / 127.0f, 65504.0f));
+        float scale = f16_to_f32(block->scale), inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        for (int i = 0; i < BLOCK_ELEMS; i++)
+            block->quants[i] = (int8_t)lrintf(fminf(fmaxf(x[i] * inverse, -127.0f), 127.0f));
+    }
+}
+
 static size_t attn_scratch_bytes(int d_k, int d_v)
 {
     return 64;
@@ -84,6 +99,10 @@ static float element(const void *row, enum kv_type type, int i)
 {
     if (type == KV_F32)
         return ((const float *)row)[i];
+    if (type == KV_Q8_0) {
+        const struct block_q8_0 *block = (const struct block_q8_0 *)row + i / BLOCK_ELEMS;
+        return f16_to_f32(block->scale) * block->quants[i % BLOCK_ELEMS];
+    }
     uint16_t half = ((const uint16_t *)row)[i];
     return type == KV_F16 ? f16_to_f32(half) : bf16_to_f32(half);
 }
@@ -139,6 +158,7 @@ void scalar_row_ops(struct row_ops *ops)
         .add_scaled = add_scaled,
         .f32_to_f16 = f32_to_f16_row,
         .f32_to_bf16 = f32_to_bf16_row,
+        .f32_to_q8_0 = f32_to_q8_0_row,
         .attn_rows = 1,
         .attn_few_rows = 1,
         .attn_scratch_bytes = attn_scratch_bytes,

@@ -186,6 +186,10 @@ static void scale_queries(struct rows *rows)
 /* Eight elements of a key, `n` of which exist. */
 static ALWAYS_INLINE __m256 load_8(const void *row, enum block_id type, int i, int n)
 {
+    if (type == BLOCK_Q8_0) {
+        __m128i codes = _mm_loadl_epi64((const __m128i *)q8_0_codes(row, i));
+        return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)) * _mm256_set1_ps(q8_0_scale(row, i));
+    }
     float padded[8] = {0};
     const char *from = (const char *)row + (size_t)i * (type == BLOCK_F32 ? 4 : 2);
     if (n < 8)
@@ -237,10 +241,28 @@ static ALWAYS_INLINE void pack_values(struct rows *rows, enum block_id type, int
     }
 }
 
-static ALWAYS_INLINE void pack_block(struct rows *rows, enum block_id type, int key0, int n_keys)
+static ALWAYS_INLINE void pack_block_of(struct rows *rows, enum block_id type, int key0, int n_keys)
 {
     pack_keys(rows, type, key0, n_keys);
     pack_values(rows, type, key0, n_keys);
+}
+
+static void pack_block(struct rows *rows, int key0, int n_keys)
+{
+    switch (rows->args->kv_type) {
+    case KV_F32:
+        pack_block_of(rows, BLOCK_F32, key0, n_keys);
+        break;
+    case KV_F16:
+        pack_block_of(rows, BLOCK_F16, key0, n_keys);
+        break;
+    case KV_BF16:
+        pack_block_of(rows, BLOCK_BF16, key0, n_keys);
+        break;
+    case KV_Q8_0:
+        pack_block_of(rows, BLOCK_Q8_0, key0, n_keys);
+        break;
+    }
 }
 
 static void score_block(struct rows *rows, int n_keys)
@@ -281,12 +303,7 @@ static void attend_many(struct rows *rows)
     int end = last_visible_key(rows);
     for (int key = args->key0; key < end; key += MAX_KEYS) {
         int n_keys = end - key < MAX_KEYS ? end - key : MAX_KEYS;
-        if (args->kv_type == KV_F16)
-            pack_block(rows, BLOCK_F16, key, n_keys);
-        else if (args->kv_type == KV_BF16)
-            pack_block(rows, BLOCK_BF16, key, n_keys);
-        else
-            pack_block(rows, BLOCK_F32, key, n_keys);
+        pack_block(rows, key, n_keys);
         score_block(rows, n_keys);
         weigh(rows, key, n_keys);
         add_values(rows, n_keys);
@@ -312,6 +329,14 @@ static ALWAYS_INLINE void score_few(struct rows *rows, enum block_id type, int r
                (size_t)count * sizeof(float));
 }
 
+static ALWAYS_INLINE void add_weighted(float *to, const vec weights[4], const vec v[4])
+{
+    vec sum = vec_load(to);
+    for (int j = 0; j < 4; j++)
+        sum = vec_fma(weights[j], v[j], sum);
+    vec_store(to, sum);
+}
+
 /* Adds weight * value of four keys to some rows, up to SUM_ROWS. */
 static ALWAYS_INLINE void add_few(struct rows *rows, enum block_id type, int row, int n_rows,
                                   int key0, int key, int n_keys)
@@ -325,17 +350,16 @@ static ALWAYS_INLINE void add_few(struct rows *rows, enum block_id type, int row
             weights[r][j] = vec_set1(rows->scores[(row + r) * CHUNK_STRIDE + key + j]);
     }
     float *out = rows->out + (size_t)row * (size_t)rows->width;
-    for (int i = 0; i < args->d_v; i += VEC) {
-        vec v[4];
+    for (int begin = 0; begin < args->d_v; begin += row_step(type)) {
+        vec scale[4], v[4];
         for (int j = 0; j < 4; j++)
-            v[j] = args->d_v - i >= VEC ? row_load(from[j], type, i)
-                                        : row_load_n(from[j], type, i, args->d_v - i);
-        for (int r = 0; r < n_rows; r++) {
-            float *to = out + r * rows->width + i;
-            vec sum = vec_load(to);
+            scale[j] = row_scale(from[j], type, begin);
+        for (int i = begin; i < begin + row_step(type); i += VEC) {
             for (int j = 0; j < 4; j++)
-                sum = vec_fma(weights[r][j], v[j], sum);
-            vec_store(to, sum);
+                v[j] = args->d_v - i >= VEC ? row_load_scaled(from[j], type, i, scale[j])
+                                            : row_load_n(from[j], type, i, args->d_v - i);
+            for (int r = 0; r < n_rows; r++)
+                add_weighted(out + r * rows->width + i, weights[r], v);
         }
     }
 }
@@ -345,12 +369,13 @@ static ALWAYS_INLINE void add_few(struct rows *rows, enum block_id type, int row
 static ALWAYS_INLINE void prefetch(const struct rows *rows, int key, int count)
 {
     const struct attn_args *args = rows->args;
-    size_t element = kv_element_bytes(args->kv_type);
+    size_t k_bytes = kv_row_bytes(args->kv_type, (size_t)args->d_k);
+    size_t v_bytes = kv_row_bytes(args->kv_type, (size_t)args->d_v);
     int end = key + count < args->key1 ? key + count : args->key1;
     for (; key < end; key++) {
-        for (size_t i = 0; i < (size_t)args->d_k * element; i += 64)
+        for (size_t i = 0; i < k_bytes; i += 64)
             _mm_prefetch((const char *)key_row(args, key) + i, _MM_HINT_T0);
-        for (size_t i = 0; i < (size_t)args->d_v * element; i += 64)
+        for (size_t i = 0; i < v_bytes; i += 64)
             _mm_prefetch((const char *)value_row(args, key) + i, _MM_HINT_T0);
     }
 }
@@ -366,7 +391,7 @@ static ALWAYS_INLINE void score_rows(struct rows *rows, enum block_id type, int 
     }
 }
 
-static ALWAYS_INLINE void few_block(struct rows *rows, enum block_id type, int key0, int n_keys)
+static ALWAYS_INLINE void attend_block_of(struct rows *rows, enum block_id type, int key0, int n_keys)
 {
     int row = 0;
     for (; row + 4 <= rows->count; row += 4)
@@ -387,6 +412,24 @@ static ALWAYS_INLINE void few_block(struct rows *rows, enum block_id type, int k
             add_few(rows, type, row, 1, key0, key, n_keys);
 }
 
+static void attend_block(struct rows *rows, int key0, int n_keys)
+{
+    switch (rows->args->kv_type) {
+    case KV_F32:
+        attend_block_of(rows, BLOCK_F32, key0, n_keys);
+        break;
+    case KV_F16:
+        attend_block_of(rows, BLOCK_F16, key0, n_keys);
+        break;
+    case KV_BF16:
+        attend_block_of(rows, BLOCK_BF16, key0, n_keys);
+        break;
+    case KV_Q8_0:
+        attend_block_of(rows, BLOCK_Q8_0, key0, n_keys);
+        break;
+    }
+}
+
 static void attend_few(struct rows *rows)
 {
     const struct attn_args *args = rows->args;
@@ -398,12 +441,7 @@ static void attend_few(struct rows *rows)
     int end = last_visible_key(rows);
     for (int key = args->key0; key < end; key += MAX_KEYS) {
         int n_keys = end - key < MAX_KEYS ? end - key : MAX_KEYS;
-        if (args->kv_type == KV_F16)
-            few_block(rows, BLOCK_F16, key, n_keys);
-        else if (args->kv_type == KV_BF16)
-            few_block(rows, BLOCK_BF16, key, n_keys);
-        else
-            few_block(rows, BLOCK_F32, key, n_keys);
+        attend_block(rows, key, n_keys);
     }
 }
 

@@ -149,6 +149,32 @@ static void f32_to_bf16_row(uint16_t *y, const float *x, size_t n)
         y[i] = f32_to_bf16(x[i]);
 }
 
+static void quantize_q8_0(uint8_t *block, const float *x)
+{
+    enum { N = KV_Q8_0_ELEMS / VEC };
+    vec max = vec_set1(0.0f), zero = max;
+    for (int i = 0; i < N; i++) {
+        vec v = vec_load(x + i * VEC);
+        max = vec_max(vec_max(v, zero - v), max);
+    }
+    uint16_t half = f32_to_f16(fminf(vec_max_lane(max) / 127.0f, 65504.0f));
+    float scale = f16_to_f32(half);
+    vec inverse = vec_set1(scale > 0.0f ? 1.0f / scale : 0.0f), limit = vec_set1(127.0f);
+    memcpy(block, &half, sizeof half);
+    for (int i = 0; i < N; i++) {
+        vec scaled = vec_load(x + i * VEC) * inverse;
+        vec_store_i8((int8_t *)block + sizeof half + i * VEC,
+                     vec_min(vec_max(scaled, zero - limit), limit));
+    }
+}
+
+static void f32_to_q8_0_row(void *y, const float *x, size_t n)
+{
+    uint8_t *block = y;
+    for (size_t i = 0; i < n; i += KV_Q8_0_ELEMS, block += KV_Q8_0_BYTES)
+        quantize_q8_0(block, x + i);
+}
+
 void VEC_NAME(row_ops)(struct row_ops *ops)
 {
     *ops = (struct row_ops){
@@ -163,6 +189,7 @@ void VEC_NAME(row_ops)(struct row_ops *ops)
         .add_scaled = add_scaled,
         .f32_to_f16 = f32_to_f16_row,
         .f32_to_bf16 = f32_to_bf16_row,
+        .f32_to_q8_0 = f32_to_q8_0_row,
         .attn_rows = ATTN_ROWS,
         .attn_few_rows = ATTN_FEW_ROWS,
         .attn_scratch_bytes = VEC_NAME(attn_scratch_bytes),

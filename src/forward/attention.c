@@ -32,14 +32,22 @@ static void finish_head(const struct forward *f, float *head, const float *norm,
     rotate_head(f, head, token);
 }
 
-void store_floats(const struct forward *f, void *to, const float *from, size_t n)
+void store_floats(const struct forward *f, enum kv_type type, void *to, const float *from, size_t n)
 {
-    if (f->batch->kv->type == KV_F16)
+    switch (type) {
+    case KV_F16:
         f->kernels->rows.f32_to_f16(to, from, n);
-    else if (f->batch->kv->type == KV_BF16)
+        break;
+    case KV_BF16:
         f->kernels->rows.f32_to_bf16(to, from, n);
-    else
+        break;
+    case KV_Q8_0:
+        f->kernels->rows.f32_to_q8_0(to, from, n);
+        break;
+    case KV_F32:
         memcpy(to, from, n * sizeof(float));
+        break;
+    }
 }
 
 /* The query heads of a group, with bias, norm and rotation, to [group, d_k]. */
@@ -69,8 +77,8 @@ static void finish_key(struct forward *f, const struct layer_weights *layer, int
     }
     finish_head(f, k, layer->k_norm, token);
     size_t position = f->batch->position + (size_t)token;
-    store_floats(f, kv_keys(kv, index, head) + position * kv->k_stride, k, p->d_k);
-    store_floats(f, kv_values(kv, index, head) + position * kv->v_stride, v, p->d_v);
+    store_floats(f, kv->type, kv_keys(kv, index, head) + position * kv->k_stride, k, p->d_k);
+    store_floats(f, kv->type, kv_values(kv, index, head) + position * kv->v_stride, v, p->d_v);
 }
 
 /* ---- Attention of some tokens to some keys --------------------------------------------------- */

@@ -1,24 +1,40 @@
 #include "forward/kv.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
 #include "base/mem.h"
 #include "base/memory.h"
 
+/* Latents and the rotated keys behind them are read by themselves, too. */
+static int require_whole_blocks(const struct model_params *params, struct tsr_error *error)
+{
+    bool latent = params->mla.kv_rank > 0;
+    uint32_t first = latent ? params->mla.kv_rank : params->d_k;
+    uint32_t second = latent ? params->rope.n_rot : params->d_v;
+    if (first % KV_Q8_0_ELEMS == 0 && second % KV_Q8_0_ELEMS == 0)
+        return 0;
+    return error_set(error, TSR_EUNSUPPORTED,
+                     "a KV cache in q8_0 has blocks of %d elements, but this model's %s have %u and "
+                     "%u: use f16", KV_Q8_0_ELEMS,
+                     latent ? "latents and rotated keys" : "keys and values", first, second);
+}
+
 int kv_plan(struct kv_cache *kv, const struct model_params *params, uint32_t n_ctx,
             enum kv_type type, struct tsr_error *error)
 {
-    size_t element = kv_element_bytes(type);
+    bool latent = params->mla.kv_rank > 0;
+    uint32_t d_k = latent ? params->mla.kv_rank + params->rope.n_rot : params->d_k;
+    uint32_t d_v = latent ? 0 : params->d_v;
+    int status = type == KV_Q8_0 ? require_whole_blocks(params, error) : 0;
+    if (status)
+        return status;
     *kv = (struct kv_cache){.type = type,
                             .n_ctx = n_ctx,
                             .n_head_kv = params->n_head_kv,
-                            .k_stride = params->d_k * element,
-                            .v_stride = params->d_v * element};
-    if (params->mla.kv_rank) {
-        kv->k_stride = (params->mla.kv_rank + params->rope.n_rot) * element;
-        kv->v_stride = 0;
-    }
+                            .k_stride = kv_row_bytes(type, d_k),
+                            .v_stride = kv_row_bytes(type, d_v)};
     size_t positions = (size_t)n_ctx * params->n_head_kv;
     if (!mul_size(positions, kv->k_stride + kv->v_stride, &kv->layer_bytes) ||
         !mul_size(kv->layer_bytes, params->n_layer, &kv->bytes))

@@ -17,10 +17,11 @@ struct kv_cache {
     uint8_t *data; /* [n_layer], each: K [n_head_kv, n_ctx, d_k], then V [n_head_kv, n_ctx, d_v] */
 };
 
-/* Everything but the memory. Errors: TSR_ENOMEM (a size beyond all bounds). */
+/* Everything but the memory. Errors: TSR_ENOMEM (a size beyond all bounds), TSR_EUNSUPPORTED (heads
+ * that the type cannot keep). */
 int kv_plan(struct kv_cache *kv, const struct model_params *params, uint32_t n_ctx,
             enum kv_type type, struct tsr_error *error);
-/* Errors: TSR_ENOMEM, with the size asked for. */
+/* Errors: those of kv_plan; TSR_ENOMEM with the size asked for. */
 int kv_init(struct kv_cache *kv, const struct model_params *params, uint32_t n_ctx,
             enum kv_type type, struct tsr_error *error);
 void kv_free(struct kv_cache *kv);

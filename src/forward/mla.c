@@ -49,7 +49,7 @@ static void finish_latent(struct forward *f, const struct mla_weights *mla, int 
     f->kernels->rows.rms_norm(latent, latent, mla->kv_a_norm, kv_rank, f->params->rms_eps);
     rotate_head(f, latent + kv_rank, token);
     size_t position = f->batch->position + (size_t)token;
-    store_floats(f, kv_keys(kv, index, 0) + position * kv->k_stride, latent, width);
+    store_floats(f, kv->type, kv_keys(kv, index, 0) + position * kv->k_stride, latent, width);
 }
 
 /* The latent of a token's queries, normed at `to` and as row `row` of `acts`. */
@@ -332,13 +332,18 @@ static const uint8_t *cached_latent(const struct forward *f, int index, int key)
     return kv_keys(kv, index, 0) + (size_t)key * kv->k_stride;
 }
 
+/* As the cache, but not rounded to 8 bits once more. */
+static enum kv_type expanded_type(const struct forward *f)
+{
+    enum kv_type type = f->batch->kv->type;
+    return type == KV_Q8_0 ? KV_F16 : type;
+}
+
 /* The latents from the cache to rows that the products read. */
 static void read_latents(struct forward *f, struct worker *worker, int index,
                          const struct key_range *keys)
 {
-    static const enum block_id types[] = {
-        [KV_F32] = BLOCK_F32, [KV_F16] = BLOCK_F16, [KV_BF16] = BLOCK_BF16};
-    const struct block_type *type = block_type_find(types[f->batch->kv->type]);
+    const struct block_type *type = block_type_find(f->batch->kv->type);
     const struct mla_weights *mla = &f->weights->layers[index].mla;
     unsigned formats = block_formats(&mla->k_up, keys->count, EXPAND_ROWS) |
                        block_formats(&mla->v_b, keys->count, EXPAND_ROWS);
@@ -353,30 +358,46 @@ static void read_latents(struct forward *f, struct worker *worker, int index,
     end_phase(f, worker, PHASE_ROTATE);
 }
 
+/* The rotated part of a cached key behind the rest of an expanded one. */
+static void expand_rotated(const struct forward *f, const struct worker *worker,
+                           const uint8_t *latent, uint8_t *k)
+{
+    enum kv_type from = f->batch->kv->type, to = expanded_type(f);
+    size_t n_rot = f->params->rope.n_rot;
+    latent += kv_row_bytes(from, f->params->mla.kv_rank);
+    k += kv_row_bytes(to, f->params->mla.d_nope);
+    if (from == to) {
+        memcpy(k, latent, kv_row_bytes(to, n_rot));
+        return;
+    }
+    float *rotated = f->scratch[worker->index].mla.q; /* the queries of the absorbed form */
+    block_type_find(from)->dequantize(latent, rotated, n_rot);
+    store_floats(f, to, k, rotated, n_rot);
+}
+
 /* Keys and values of a head, for the rows [row, row + count) of the range. */
 static void expand_rows(struct forward *f, struct worker *worker, int index,
                         const struct key_range *keys, int head, int row, int count)
 {
     const struct model_params *p = f->params;
     const struct mla_weights *mla = &f->weights->layers[index].mla;
-    size_t element = kv_element_bytes(f->batch->kv->type);
+    enum kv_type type = expanded_type(f);
     size_t first = (size_t)head * MLA_KEYS + (size_t)row;
-    uint8_t *k = f->mla.keys + first * p->d_k * element;            /* [count, d_k] */
-    uint8_t *v = f->mla.expanded_values + first * p->d_v * element; /* [count, d_v] */
+    size_t k_stride = kv_row_bytes(type, p->d_k), v_stride = kv_row_bytes(type, p->d_v);
+    uint8_t *k = f->mla.keys + first * k_stride;            /* [count, d_k] */
+    uint8_t *v = f->mla.expanded_values + first * v_stride; /* [count, d_v] */
     float *tile = f->scratch[worker->index].tile;
     struct product product = {&mla->k_up, head, &f->mla.latent_acts, row, count, tile, TILE_STRIDE,
                               NULL};
     product_rows(f, worker, &product);
-    for (int i = 0; i < count; i++, k += p->d_k * element) {
-        const uint8_t *latent = cached_latent(f, index, keys->first + row + i);
-        store_floats(f, k, tile + (size_t)i * TILE_STRIDE, p->mla.d_nope);
-        memcpy(k + p->mla.d_nope * element, latent + p->mla.kv_rank * element,
-               p->rope.n_rot * element);
+    for (int i = 0; i < count; i++, k += k_stride) {
+        store_floats(f, type, k, tile + (size_t)i * TILE_STRIDE, p->mla.d_nope);
+        expand_rotated(f, worker, cached_latent(f, index, keys->first + row + i), k);
     }
     product.matrix = &mla->v_b;
     product_rows(f, worker, &product);
-    for (int i = 0; i < count; i++)
-        store_floats(f, v + (size_t)i * p->d_v * element, tile + (size_t)i * TILE_STRIDE, p->d_v);
+    for (int i = 0; i < count; i++, v += v_stride)
+        store_floats(f, type, v, tile + (size_t)i * TILE_STRIDE, p->d_v);
 }
 
 static void expand_phase(struct forward *f, struct worker *worker, int index,
@@ -413,7 +434,8 @@ static void attend_range(struct forward *f, struct worker *worker, const struct 
 {
     const struct model_params *p = f->params;
     const struct mla_scratch *scratch = &f->scratch[worker->index].mla;
-    size_t element = kv_element_bytes(f->batch->kv->type), d_v = p->d_v;
+    enum kv_type type = expanded_type(f);
+    size_t d_v = p->d_v, k_stride = kv_row_bytes(type, p->d_k), v_stride = kv_row_bytes(type, d_v);
     for (int i = 0; i < rows->n_tokens; i++) {
         int n_keys = f->n_keys[rows->token + i] - keys->first;
         scratch->n_keys[i] = n_keys < 0 ? 0 : n_keys;
@@ -425,11 +447,11 @@ static void attend_range(struct forward *f, struct worker *worker, const struct 
         .m = rows->n_tokens,
         .n_keys = scratch->n_keys,
         .key1 = keys->count,
-        .kv_type = f->batch->kv->type,
-        .k = f->mla.keys + (size_t)rows->head * MLA_KEYS * p->d_k * element,
-        .v = f->mla.expanded_values + (size_t)rows->head * MLA_KEYS * d_v * element,
-        .k_stride = p->d_k * element,
-        .v_stride = d_v * element,
+        .kv_type = type,
+        .k = f->mla.keys + (size_t)rows->head * MLA_KEYS * k_stride,
+        .v = f->mla.expanded_values + (size_t)rows->head * MLA_KEYS * v_stride,
+        .k_stride = k_stride,
+        .v_stride = v_stride,
         .d_k = (int)p->d_k,
         .d_v = (int)d_v,
         .scale = p->attn_scale,

@@ -265,8 +265,9 @@ void mla_block(struct forward *f, struct worker *worker, int layer);
 
 /* The rotation of a query or key by its position. */
 void rotate_head(const struct forward *f, float *head, int token);
-/* n floats as elements of the KV cache. */
-void store_floats(const struct forward *f, void *to, const float *from, size_t n);
+/* n floats as elements of keys or values of a type. */
+void store_floats(const struct forward *f, enum kv_type type, void *to, const float *from,
+                  size_t n);
 /* Merges the splits of one query head in f->attn, [n_splits, n_head, d_v], into split 0. */
 void merge_head(struct forward *f, size_t head, int n_splits, size_t d_v);
 

@@ -61,7 +61,7 @@ static void fill(struct bench_thread *thread, long round)
     for (size_t i = 0; i < (size_t)job.m_max * D; i++, state = state * 1664525u + 1013904223u)
         q[i] = (float)(state >> 8) * 0x1p-23f - 1.0f;
     for (size_t i = 0; i < n; i++, state = state * 1664525u + 1013904223u)
-        heads[i] = (uint16_t)(0x3000 | (state >> 16 & 0x8bff)); /* small in F16 and in BF16 */
+        heads[i] = (uint16_t)(0x3000 | (state >> 16 & 0x8bff)); /* small in all types */
 }
 
 static void attend(struct bench_thread *thread, long round)
@@ -80,8 +80,8 @@ static void attend(struct bench_thread *thread, long round)
             .kv_type = options.cache,
             .k = head,
             .v = head + job.head_bytes,
-            .k_stride = D * sizeof(uint16_t),
-            .v_stride = D * sizeof(uint16_t),
+            .k_stride = kv_row_bytes(options.cache, D),
+            .v_stride = kv_row_bytes(options.cache, D),
             .d_k = D,
             .d_v = D,
             .scale = 1.0f / sqrtf(D),
@@ -130,7 +130,7 @@ static void measure(const char *what, int m, int group, int depth, const struct 
         job.n_keys[row] = depth + row / group + 1;
         n_pairs += job.n_keys[row];
     }
-    job.head_bytes = (size_t)job.n_keys[m - 1] * D * sizeof(uint16_t);
+    job.head_bytes = (size_t)job.n_keys[m - 1] * kv_row_bytes(options.cache, D);
     for (int r = 0; r < REPEATS; r++)
         for (int i = 0; i < n_levels; i++) {
             job.ops = &levels[i].rows;
@@ -169,7 +169,7 @@ static void measure_all(bool tiles)
 static void usage(void)
 {
     fputs("usage: attn_bench [-t THREADS] [-m MILLISECONDS] [-n TOKENS] [-k DEPTH,..] "
-          "[-c f16|bf16]\n", stderr);
+          "[-c F16|BF16|Q8_0]\n", stderr);
     exit(2);
 }
 
@@ -186,6 +186,17 @@ static void parse_depths(const char *text)
         usage();
 }
 
+static void parse_cache(const char *name)
+{
+    static const enum kv_type types[] = {KV_F16, KV_BF16, KV_Q8_0};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (strcmp(block_type_find(types[i])->name, name) == 0) {
+            options.cache = types[i];
+            return;
+        }
+    usage();
+}
+
 static void parse(int argc, char **argv)
 {
     for (int c; (c = getopt(argc, argv, "t:m:n:k:c:")) != -1;) {
@@ -197,8 +208,8 @@ static void parse(int argc, char **argv)
             options.n_tokens = atoi(optarg);
         else if (c == 'k')
             parse_depths(optarg);
-        else if (c == 'c' && (!strcmp(optarg, "f16") || !strcmp(optarg, "bf16")))
-            options.cache = *optarg == 'b' ? KV_BF16 : KV_F16;
+        else if (c == 'c')
+            parse_cache(optarg);
         else
             usage();
     }
@@ -234,7 +245,7 @@ int main(int argc, char **argv)
     }
     int n_threads = bench_start(options.n_threads);
     printf("%s, %d threads, d %d, %d rows a token, cache in %s\n", info.model, n_threads, D, GROUP,
-           options.cache == KV_BF16 ? "bf16" : "f16");
+           block_type_find(options.cache)->name);
     prepare();
     measure_all(flags & CPU_AMX_TILE);
     bench_stop();

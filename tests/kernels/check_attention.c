@@ -20,6 +20,7 @@ enum {
     FLAGS_AVX512 = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI,
     FLAGS_AMX = CPU_AMX_TILE | CPU_AMX_BF16,
     MAX_KEYS = 1024,
+    MAX_WIDTH = 576,
     SHOWN_FAILURES = 20,
 };
 
@@ -32,8 +33,10 @@ static const struct precision exact = {0x1p-21, 0x1p-20, 0x1p-22};
 /* Queries, keys, weights and values rounded to bf16, halves away from zero. */
 static const struct precision tiles = {0x1.01p-8, 0x1.1p-9, 0x1p-9};
 
-static const char *const kv_names[] = {[KV_F32] = "F32", [KV_F16] = "F16", [KV_BF16] = "BF16"};
+static const enum kv_type kv_types[] = {KV_F32, KV_F16, KV_BF16, KV_Q8_0};
+enum { N_KV_TYPES = sizeof kv_types / sizeof kv_types[0] };
 
+static struct kernel_set reference;
 static uint64_t seed = 1;
 static const char *isa;
 static long n_checked, n_failed;
@@ -57,7 +60,7 @@ static void expect(bool good, const struct attn_args *args, int row, int i, doub
     if (n_failed++ < SHOWN_FAILURES)
         printf("%s: %d rows, keys %d..%d, d_k %d, d_v %d, %s: row %d (%d keys), element %d: %.9g "
                "instead of %.9g\n", isa, args->m, args->key0, args->key1, args->d_k, args->d_v,
-               kv_names[args->kv_type], row, args->n_keys[row], i, got, want);
+               block_type_find(args->kv_type)->name, row, args->n_keys[row], i, got, want);
 }
 
 /* ---- Problems -------------------------------------------------------------------------------- */
@@ -74,32 +77,50 @@ struct problem {
     float limit; /* of queries and keys */
 };
 
-static double element(const void *base, size_t stride, enum kv_type type, int row, int i)
+static void read_row(const void *base, size_t stride, enum kv_type type, int row, float *x, int d)
 {
-    const char *at = (const char *)base + (size_t)row * stride;
-    if (type == KV_F32)
-        return ((const float *)at)[i];
-    uint16_t half = ((const uint16_t *)at)[i];
-    return type == KV_F16 ? f16_to_f32(half) : bf16_to_f32(half);
+    block_type_find(type)->dequantize((const uint8_t *)base + (size_t)row * stride, x, (size_t)d);
 }
 
-static void set_element(const void *base, size_t stride, enum kv_type type, int row, int i, float x)
+static void write_row(const void *base, size_t stride, enum kv_type type, int row, const float *x,
+                      int d)
 {
-    char *at = (char *)base + (size_t)row * stride;
+    void *at = (uint8_t *)base + (size_t)row * stride;
     if (type == KV_F32)
-        ((float *)at)[i] = x;
+        memcpy(at, x, (size_t)d * sizeof *x);
+    else if (type == KV_F16)
+        reference.rows.f32_to_f16(at, x, (size_t)d);
+    else if (type == KV_BF16)
+        reference.rows.f32_to_bf16(at, x, (size_t)d);
     else
-        ((uint16_t *)at)[i] = type == KV_F16 ? f32_to_f16(x) : f32_to_bf16(x);
+        reference.rows.f32_to_q8_0(at, x, (size_t)d);
+}
+
+/* All elements of a row. */
+static void fill_row(const void *base, size_t stride, enum kv_type type, int row, int d, float x)
+{
+    float values[MAX_WIDTH];
+    for (int i = 0; i < d; i++)
+        values[i] = x;
+    write_row(base, stride, type, row, values, d);
+}
+
+static void random_row(const void *base, size_t stride, enum kv_type type, int row, int d,
+                       float limit)
+{
+    float values[MAX_WIDTH];
+    for (int i = 0; i < d; i++)
+        values[i] = random_value(limit);
+    write_row(base, stride, type, row, values, d);
 }
 
 /* [n_rows, d], rows stride bytes apart and nothing after the last. */
 static const void *random_rows(int n_rows, int d, size_t stride, enum kv_type type, float limit)
 {
     size_t last = n_rows ? (size_t)n_rows - 1 : 0;
-    void *rows = guarded(last * stride + (size_t)d * kv_element_bytes(type));
+    void *rows = guarded(last * stride + kv_row_bytes(type, (size_t)d));
     for (int row = 0; row < n_rows; row++)
-        for (int i = 0; i < d; i++)
-            set_element(rows, stride, type, row, i, random_value(limit));
+        random_row(rows, stride, type, row, d, limit);
     return rows;
 }
 
@@ -113,14 +134,14 @@ static int keys_seen(const struct problem *p, int row)
 
 static struct attn_args make_args(const struct row_ops *ops, const struct problem *p)
 {
-    size_t size = kv_element_bytes(p->type), rows = (size_t)p->m - 1;
+    size_t element = p->type == KV_F32 ? 4 : 2, rows = (size_t)p->m - 1;
     struct attn_args args = {
         .q_stride = (size_t)p->d_k + 3,
         .m = p->m,
         .key1 = p->n_keys,
         .kv_type = p->type,
-        .k_stride = ((size_t)p->d_k + 5) * size,
-        .v_stride = ((size_t)p->d_v + 1) * size,
+        .k_stride = kv_row_bytes(p->type, (size_t)p->d_k) + 5 * element,
+        .v_stride = kv_row_bytes(p->type, (size_t)p->d_v) + element,
         .d_k = p->d_k,
         .d_v = p->d_v,
         .scale = 1.0f / sqrtf((float)p->d_k),
@@ -153,8 +174,10 @@ static void find_weights(struct reference *r, const struct attn_args *a, int row
     const float *q = a->q + (size_t)row * a->q_stride;
     for (int key = 0; key < a->n_keys[row]; key++) {
         double score = 0.0, magnitude = 0.0;
+        float k[MAX_WIDTH];
+        read_row(a->k, a->k_stride, a->kv_type, key, k, a->d_k);
         for (int i = 0; i < a->d_k; i++) {
-            double term = q[i] * element(a->k, a->k_stride, a->kv_type, key, i) * a->scale;
+            double term = (double)q[i] * k[i] * a->scale;
             score += term;
             magnitude += fabs(term);
         }
@@ -176,19 +199,23 @@ static void compare(const struct attn_args *a, const float *out, size_t out_stri
 {
     static struct reference r;
     for (int row = 0; row < a->m; row++) {
+        double want[MAX_WIDTH] = {0}, slack[MAX_WIDTH] = {0};
         find_weights(&r, a, row, precision);
-        for (int i = 0; i < a->d_v; i++) {
-            double want = 0.0, slack = 0.0;
-            for (int key = 0; key < a->n_keys[row]; key++) {
-                double share = r.weight[key] * element(a->v, a->v_stride, a->kv_type, key, i);
-                want += share;
-                slack += fabs(share) * (r.error[key] + precision->value);
+        for (int key = 0; key < a->n_keys[row]; key++) {
+            float v[MAX_WIDTH];
+            read_row(a->v, a->v_stride, a->kv_type, key, v, a->d_v);
+            for (int i = 0; i < a->d_v; i++) {
+                double share = r.weight[key] * v[i];
+                want[i] += share;
+                slack[i] += fabs(share) * (r.error[key] + precision->value);
             }
-            slack += fabs(want) * r.mean_error;
+        }
+        for (int i = 0; i < a->d_v; i++) {
+            slack[i] += fabs(want[i]) * r.mean_error;
             if (r.mean_error < 1.0)
-                slack /= 1.0 - r.mean_error;
+                slack[i] /= 1.0 - r.mean_error;
             double got = out[(size_t)row * out_stride + (size_t)i];
-            expect(fabs(got - want) <= slack + 1e-30, a, row, i, got, want);
+            expect(fabs(got - want[i]) <= slack[i] + 1e-30, a, row, i, got, want[i]);
         }
     }
 }
@@ -253,21 +280,27 @@ static void check_shapes(const struct row_ops *ops)
 {
     static const int widths[] = {8, 17, 32, 64, 72, 80, 96, 100, 128, 192, 256};
     static const int groups[] = {1, 4, 8};
-    static const enum kv_type types[] = {KV_F16, KV_F16, KV_BF16, KV_F32};
     enum { N_WIDTHS = sizeof widths / sizeof widths[0] };
     for (int m = 1; m <= 70; m++)
-        for (int repeat = 0; repeat < 2; repeat++)
-            check(ops, (struct problem){
-                           .m = m,
-                           .n_keys = random_int(0, repeat ? 600 : 150),
-                           .d_k = widths[random_int(0, N_WIDTHS - 1)],
-                           .d_v = widths[random_int(0, N_WIDTHS - 1)],
-                           .type = types[random_int(0, 3)],
-                           .sight = repeat ? SEES_CAUSAL : SEES_SOME,
-                           .group = groups[random_int(0, 2)],
-                           .limit = 1.0f,
-                       });
+        for (int repeat = 0; repeat < 2; repeat++) {
+            struct problem problem = {
+                .m = m,
+                .n_keys = random_int(0, repeat ? 600 : 150),
+                .d_k = widths[random_int(0, N_WIDTHS - 1)],
+                .d_v = widths[random_int(0, N_WIDTHS - 1)],
+                .type = kv_types[random_int(0, N_KV_TYPES - 1)],
+                .sight = repeat ? SEES_CAUSAL : SEES_SOME,
+                .group = groups[random_int(0, 2)],
+                .limit = 1.0f,
+            };
+            if (problem.type == KV_Q8_0) {
+                problem.d_k = (problem.d_k + 31) / 32 * 32;
+                problem.d_v = (problem.d_v + 31) / 32 * 32;
+            }
+            check(ops, problem);
+        }
     check(ops, (struct problem){530, 300, 64, 64, KV_F16, SEES_CAUSAL, 2, 1.0f});
+    check(ops, (struct problem){530, 300, 64, 64, KV_Q8_0, SEES_CAUSAL, 2, 1.0f});
 }
 
 /* Numbers of keys around the sizes of blocks, and the ends of the range of values. */
@@ -280,6 +313,7 @@ static void check_edges(const struct row_ops *ops)
             check(ops, (struct problem){m, edges[e], 64, 96, KV_F16, SEES_CAUSAL, 1, 1e-5f});
             check(ops, (struct problem){m, edges[e], 256, 172, KV_F32, SEES_SOME, 1, 30.0f});
             check(ops, (struct problem){m, edges[e], 300, 33, KV_BF16, SEES_SOME, 1, 8.0f});
+            check(ops, (struct problem){m, edges[e], 96, 128, KV_Q8_0, SEES_CAUSAL, 1, 8.0f});
         }
 }
 
@@ -288,8 +322,8 @@ static void check_latents(const struct row_ops *ops)
 {
     static const int rows[] = {1, 4, 5, 8, 16, 17, 64};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        for (enum kv_type type = KV_F32; type <= KV_BF16; type++) {
-            struct problem problem = {rows[i], 290, 576, 512, type, SEES_CAUSAL, 1, 1.0f};
+        for (size_t t = 0; t < N_KV_TYPES; t++) {
+            struct problem problem = {rows[i], 290, 576, 512, kv_types[t], SEES_CAUSAL, 1, 1.0f};
             struct attn_args args = make_args(ops, &problem);
             args.v = args.k;
             args.v_stride = args.k_stride;
@@ -298,13 +332,16 @@ static void check_latents(const struct row_ops *ops)
 }
 
 /* A few channels of the keys are large, as they are in models: scores far apart. */
-static void check_outliers(const struct row_ops *ops)
+static void check_outliers(const struct row_ops *ops, enum kv_type type)
 {
-    struct problem problem = {48, 400, 128, 64, KV_F16, SEES_CAUSAL, 4, 1.0f};
+    struct problem problem = {48, 400, 128, 64, type, SEES_CAUSAL, 4, 1.0f};
     struct attn_args args = make_args(ops, &problem);
-    for (int key = 0; key < problem.n_keys; key++)
-        for (int i = 0; i < problem.d_k; i += 61)
-            set_element(args.k, args.k_stride, problem.type, key, i, 20.0f + random_value(20.0f));
+    for (int key = 0; key < problem.n_keys; key++) {
+        float values[MAX_WIDTH];
+        for (int i = 0; i < problem.d_k; i++)
+            values[i] = i % 61 ? random_value(1.0f) : 20.0f + random_value(20.0f);
+        write_row(args.k, args.k_stride, type, key, values, problem.d_k);
+    }
     check_args(ops, &args);
 }
 
@@ -321,8 +358,7 @@ static void check_saturated(const struct row_ops *ops, int m, int n_keys, int d,
         for (int i = 0; i < d; i++)
             ((float *)args.q)[(size_t)row * args.q_stride + (size_t)i] = limit;
     for (int key = 0; key < n_keys; key++)
-        for (int i = 0; i < d; i++)
-            set_element(args.k, args.k_stride, type, key, i, opposite && key ? -limit : limit);
+        fill_row(args.k, args.k_stride, type, key, d, opposite && key ? -limit : limit);
     ops->attention(&args);
     compare(&args, args.out, args.out_stride, &precision);
     guarded_free_all();
@@ -337,14 +373,15 @@ static void check_infinite(const struct row_ops *ops, int m, int n_keys, int fin
         for (int i = 0; i < 64; i++)
             ((float *)args.q)[(size_t)row * args.q_stride + (size_t)i] = 1.0f;
     for (int key = 0; key < n_keys; key++)
-        for (int i = 0; i < 64 && key != finite_key; i++)
-            set_element(args.k, args.k_stride, KV_F16, key, i, -INFINITY);
+        if (key != finite_key)
+            fill_row(args.k, args.k_stride, KV_F16, key, 64, -INFINITY);
     ops->attention(&args);
+    float values[64] = {0};
+    if (finite_key >= 0)
+        read_row(args.v, args.v_stride, KV_F16, finite_key, values, 64);
     for (int row = 0; row < m; row++)
         for (int i = 0; i < 64; i++) {
-            double got = args.out[(size_t)row * args.out_stride + (size_t)i], want = 0.0;
-            if (finite_key >= 0)
-                want = element(args.v, args.v_stride, KV_F16, finite_key, i);
+            double got = args.out[(size_t)row * args.out_stride + (size_t)i], want = values[i];
             expect(fabs(got - want) <= 0x1.1p-8 * fabs(want), &args, row, i, got, want);
         }
     guarded_free_all();
@@ -355,11 +392,13 @@ static void check_level(const struct row_ops *ops)
     check_shapes(ops);
     check_edges(ops);
     check_latents(ops);
-    check_outliers(ops);
+    check_outliers(ops, KV_F16);
+    check_outliers(ops, KV_Q8_0);
     for (int m = 1; m <= 33; m += 8)
         for (int opposite = 0; opposite < 2; opposite++) {
             check_saturated(ops, m, 100, 128, KV_F16, 65504.0f, opposite);
             check_saturated(ops, m, 90, 96, KV_BF16, 1e15f, opposite);
+            check_saturated(ops, m, 90, 96, KV_Q8_0, 127.0f * 65504.0f, opposite);
             check_saturated(ops, m, 70, 64, KV_F32, 1e15f, opposite);
             check_saturated(ops, m, 130, 64, KV_F32, 1e-20f, opposite);
         }
@@ -377,6 +416,7 @@ int main(void)
     static struct kernel_set set;
     struct cpu_info info;
     cpu_detect(&info);
+    kernel_set_init(&reference, 0);
     uint32_t present = cpu_present_flags(&info);
     bool emulated =
         !(present & CPU_AMX_TILE) && present & CPU_AVX2 && tile_emulator_install() == 0;

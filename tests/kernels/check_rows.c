@@ -139,6 +139,30 @@ static void check_halves(const struct row_ops *ops, size_t n, float limit)
         expect_near("f32_to_bf16", n, i, y[i], f32_to_bf16(x[i]), 0.0);
 }
 
+static void check_q8_0(const struct row_ops *ops, size_t n, float limit)
+{
+    static struct kernel_set reference;
+    size_t bytes = kv_row_bytes(KV_Q8_0, n);
+    float *x = random_row(n, limit), *back = guarded(n * sizeof *back);
+    uint8_t *y = guarded(bytes), *expected = guarded(bytes);
+    kernel_set_init(&reference, 0);
+    reference.rows.f32_to_q8_0(expected, x, n);
+    ops->f32_to_q8_0(y, x, n);
+    for (size_t i = 0; i < bytes; i++)
+        expect_near("f32_to_q8_0", n, i, y[i], expected[i], 0.0);
+    /* Half a step of the largest of the block, that of a scale that is a subnormal half among them;
+     * beyond the largest scale values are cut. */
+    block_type_find(BLOCK_Q8_0)->dequantize(y, back, n);
+    for (size_t i = 0; i < n; i++) {
+        float max = 0.0f, most = 127.0f * 65504.0f, *block = x + i / KV_Q8_0_ELEMS * KV_Q8_0_ELEMS;
+        for (int j = 0; j < KV_Q8_0_ELEMS; j++)
+            max = fmaxf(max, fabsf(block[j]));
+        float want = fminf(fmaxf(x[i], -most), most);
+        expect_near("f32_to_q8_0 and back", n, i, back[i], want,
+                    fminf(max, most) * (0.5 / 127.0 + 0x1p-10) + 127.0 * 0x1p-25);
+    }
+}
+
 /* Where squares, exponentials or differences leave the range of floats, or nearly. */
 static void check_extremes(const struct row_ops *ops, size_t n)
 {
@@ -164,7 +188,7 @@ static void check_extremes(const struct row_ops *ops, size_t n)
 static void check_row_ops(const struct row_ops *ops)
 {
     /* Zeros, subnormal halves, ordinary values, and values where exp and f16 overflow. */
-    static const float limits[] = {0.0f, 1e-6f, 1.0f, 12.0f, 150.0f, 1e5f};
+    static const float limits[] = {0.0f, 1e-6f, 1e-4f, 1.0f, 12.0f, 150.0f, 1e5f, 1e8f};
     for (size_t s = 0; s < N_SIZES; s++)
         for (size_t l = 0; l < sizeof limits / sizeof limits[0]; l++) {
             size_t n = sizes[s];
@@ -175,6 +199,7 @@ static void check_row_ops(const struct row_ops *ops)
             check_silu_mul(ops, n, limits[l]);
             check_adds(ops, n, limits[l]);
             check_halves(ops, n, limits[l]);
+            check_q8_0(ops, n / KV_Q8_0_ELEMS * KV_Q8_0_ELEMS, limits[l]);
             guarded_free_all();
         }
     for (size_t s = 0; s < N_SIZES; s++)
