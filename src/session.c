@@ -67,6 +67,7 @@ static const enum kv_type kv_types[] = {
     [TSR_KV_F16] = KV_F16,
     [TSR_KV_F32] = KV_F32,
     [TSR_KV_BF16] = KV_BF16,
+    [TSR_KV_Q8_0] = KV_Q8_0,
 };
 
 int session_shape(const struct model_params *params, const struct tsr_session_settings *settings,

@@ -77,7 +77,9 @@ TSR_API const char *tsr_version(void);
 
 enum tsr_isa { TSR_ISA_AUTO, TSR_ISA_SCALAR, TSR_ISA_AVX2, TSR_ISA_AVX512, TSR_ISA_AMX };
 enum tsr_tristate { TSR_AUTO, TSR_ON, TSR_OFF };
-enum tsr_kv_type { TSR_KV_F16, TSR_KV_F32, TSR_KV_BF16 };
+/* How keys and values are kept. Q8_0, blocks of 32 in 8 bits with a scale (34 bytes), is for heads
+ * whose sizes are multiples of 32. */
+enum tsr_kv_type { TSR_KV_F16, TSR_KV_F32, TSR_KV_BF16, TSR_KV_Q8_0 };
 /* What to do on machines with several NUMA nodes (on others all are the same). */
 enum tsr_numa {
     TSR_NUMA_NONE,       /* the kernel's way: pages come from the node that touches them first */

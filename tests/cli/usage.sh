@@ -62,7 +62,7 @@ one_line 'is not a number'
 run 2 run -p x --seed -5
 one_line "'-5' is not a seed"
 run 2 run -p x --kv-type q8
-one_line "'q8' is none of f16|f32|bf16"
+one_line "'q8' is none of f16|f32|bf16|q8_0"
 run 2 run -p x --isa avx
 one_line "'avx' is none of"
 run 2 run -p x --numa all

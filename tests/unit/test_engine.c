@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "engine.h"
+#include "forward/kv.h"
 
 enum { N_IDS = 40 };
 
@@ -360,7 +361,7 @@ static void plans_tell_what_is_taken(void **state)
     settings.n_overrides = 1;
     session.n_ctx = 100;
     session.n_batch = 7;
-    session.kv_type = TSR_KV_F32;
+    session.kv_type = TSR_KV_Q8_0;
     struct tsr_error error = {0};
     tsr_plan *plan;
     tsr_engine *engine = NULL;
@@ -392,6 +393,27 @@ static void plans_tell_what_is_taken(void **state)
     tsr_session_close(opened);
     tsr_engine_close(engine);
     tsr_plan_free(plan);
+}
+
+/* A cache in q8_0 is half as large as one in f16, and for heads of whole blocks. */
+static void caches_of_8_bits_have_blocks(void **state)
+{
+    (void)state;
+    struct model_params params = {.n_layer = 3, .n_head_kv = 2, .d_k = 64, .d_v = 96};
+    struct kv_cache kv;
+    struct tsr_error error = {0};
+    assert_int_equal(kv_plan(&kv, &params, 10, KV_Q8_0, &error), 0);
+    assert_int_equal(kv.bytes, 3 * 2 * 10 * (64 + 96) / 32 * 34);
+    params.d_v = 72;
+    assert_int_equal(kv_plan(&kv, &params, 10, KV_Q8_0, &error), TSR_EUNSUPPORTED);
+    assert_non_null(strstr(error.text, "72"));
+    assert_int_equal(kv_plan(&kv, &params, 10, KV_F16, &error), 0);
+    params.mla.kv_rank = 512;
+    params.rope.n_rot = 64;
+    assert_int_equal(kv_plan(&kv, &params, 10, KV_Q8_0, &error), 0);
+    params.rope.n_rot = 48;
+    assert_int_equal(kv_plan(&kv, &params, 10, KV_Q8_0, &error), TSR_EUNSUPPORTED);
+    assert_non_null(strstr(error.text, "48"));
 }
 
 static void impossible_plans_are_refused(void **state)
@@ -624,6 +646,7 @@ int main(void)
         cmocka_unit_test(numa_modes_do_not_change_the_result),
         cmocka_unit_test(arenas_are_as_planned),
         cmocka_unit_test(plans_tell_what_is_taken),
+        cmocka_unit_test(caches_of_8_bits_have_blocks),
         cmocka_unit_test(impossible_plans_are_refused),
         cmocka_unit_test(unlike_kernels_of_gate_and_up),
         cmocka_unit_test(shards_are_the_whole),

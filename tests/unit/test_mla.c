@@ -132,13 +132,15 @@ static void the_cache_is_small(void **state)
     (void)state;
     struct shape_model shape;
     tsr_engine *engine = open_engine(1, &shape);
-    for (int type = TSR_KV_F16; type <= TSR_KV_BF16; type++) {
+    static const unsigned bytes_of_32[] = {
+        [TSR_KV_F16] = 64, [TSR_KV_F32] = 128, [TSR_KV_BF16] = 64, [TSR_KV_Q8_0] = 34};
+    for (int type = TSR_KV_F16; type <= TSR_KV_Q8_0; type++) {
         tsr_session *session = open_session(engine, 64, (enum tsr_kv_type)type);
         struct tsr_stats stats = {.struct_size = sizeof stats};
         tsr_session_stats(session, &stats);
         uint64_t width = shape.shape.kv_rank + shape.shape.n_rot;
-        assert_int_equal(stats.kv_bytes, (uint64_t)shape.shape.n_layer * N_IDS * width *
-                                             (type == TSR_KV_F32 ? 4 : 2));
+        assert_int_equal(stats.kv_bytes,
+                         (uint64_t)shape.shape.n_layer * N_IDS * (width / 32) * bytes_of_32[type]);
         tsr_session_close(session);
     }
     tsr_engine_close(engine);
