@@ -21,6 +21,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/support/divergence.h"
+
 extern char **environ;
 
 enum { MAX_FLAGS = 8, SKIPPED = 77 };
@@ -115,32 +117,13 @@ static double max_difference(const struct golden *golden, const float *got)
     return max;
 }
 
-static double log_sum_exp(const float *row, int n)
-{
-    double max = -INFINITY, sum = 0.0;
-    for (int i = 0; i < n; i++)
-        max = fmax(max, row[i]);
-    for (int i = 0; i < n; i++)
-        sum += exp(row[i] - max);
-    return max + log(sum);
-}
-
-/* KL(p || q) of two rows of logits, in nats. */
-static double row_kl(const float *p, const float *q, int n)
-{
-    double norm_p = log_sum_exp(p, n), norm_q = log_sum_exp(q, n), kl = 0.0;
-    for (int i = 0; i < n; i++)
-        kl += exp(p[i] - norm_p) * ((p[i] - norm_p) - (q[i] - norm_q));
-    return kl;
-}
-
 /* Mean over the positions of KL(exact || got), without the `left_out` largest. */
 static double mean_kl(const struct golden *golden, const float *got, int left_out)
 {
     double total = 0.0, largest[MAX_SWAPPED_ROWS + 1] = {0};
     int n = golden->n_vocab;
     for (int t = 0; t < golden->n_tokens; t++) {
-        double kl = row_kl(golden->exact + t * n, got + t * n, n);
+        double kl = kl_divergence(golden->exact + t * n, got + t * n, (size_t)n);
         total += kl;
         for (int i = 0; i < left_out; i++) {
             double other = largest[i];
@@ -164,7 +147,7 @@ static double median_kl(const struct golden *golden, const float *got)
     double *rows = malloc((size_t)golden->n_tokens * sizeof *rows);
     int n = golden->n_vocab;
     for (int t = 0; t < golden->n_tokens; t++)
-        rows[t] = row_kl(golden->exact + t * n, got + t * n, n);
+        rows[t] = kl_divergence(golden->exact + t * n, got + t * n, (size_t)n);
     qsort(rows, (size_t)golden->n_tokens, sizeof *rows, compare_doubles);
     double median = rows[golden->n_tokens / 2];
     free(rows);

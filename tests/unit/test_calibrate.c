@@ -1,6 +1,5 @@
 /* Calibrations: what is chosen of measured speeds, what engines do with it, and who may use it. */
 #include <limits.h>
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include <jansson.h>
 
 #include "calibrate.h"
+#include "tests/support/divergence.h"
 
 enum { N_IDS = 40 };
 
@@ -170,28 +170,6 @@ static void choices_are_used(void **state)
 
 /* ---- Thresholds ------------------------------------------------------------------------------ */
 
-static double log_sum_exp(const float *row, size_t n)
-{
-    double max = row[0], sum = 0.0;
-    for (size_t i = 0; i < n; i++)
-        max = fmax(max, row[i]);
-    for (size_t i = 0; i < n; i++)
-        sum += exp(row[i] - max);
-    return max + log(sum);
-}
-
-/* KL(a || b) of rows [n_rows, n], the mean over the rows. */
-static double mean_kl(const float *a, const float *b, size_t n_rows, size_t n)
-{
-    double total = 0.0;
-    for (size_t row = 0; row < n_rows; row++, a += n, b += n) {
-        double norm_a = log_sum_exp(a, n), norm_b = log_sum_exp(b, n);
-        for (size_t i = 0; i < n; i++)
-            total += exp(a[i] - norm_a) * ((a[i] - norm_a) - (b[i] - norm_b));
-    }
-    return total / (double)n_rows;
-}
-
 static void set_thresholds(tsr_engine *engine, int q4_0, int q8_0)
 {
     struct calibration_choice choice = {0};
@@ -211,7 +189,7 @@ static void compare_thresholds(tsr_engine *engine, tsr_session *session, size_t 
     for (int i = 0; i < N; i++) {
         set_thresholds(engine, thresholds[i], thresholds[i]);
         logits[i] = logits_of(engine, session, step);
-        double kl = mean_kl(usual, logits[i], N_IDS, n_vocab);
+        double kl = mean_kl_divergence(usual, logits[i], N_IDS, n_vocab);
         if (!(kl <= MAX_MEAN_KL))
             fail_msg("from %d rows: mean KL divergence %g", thresholds[i], kl);
     }
@@ -255,7 +233,7 @@ static void open_sessions_go_on(void **state)
     assert_memory_equal(before, after, N_IDS * n_vocab * sizeof *before);
     tsr_session *fresh = open_session(engine);
     float *others = logits_of(engine, fresh, N_IDS);
-    assert_true(mean_kl(before, others, N_IDS, n_vocab) <= MAX_MEAN_KL);
+    assert_true(mean_kl_divergence(before, others, N_IDS, n_vocab) <= MAX_MEAN_KL);
     free(before);
     free(after);
     free(others);

@@ -13,6 +13,7 @@
 
 #include "engine.h"
 #include "forward/kv.h"
+#include "tests/support/divergence.h"
 
 enum { N_IDS = 40 };
 
@@ -78,31 +79,9 @@ static uint32_t n_vocab(const tsr_engine *engine)
     return info.n_vocab;
 }
 
-static double log_sum_exp(const float *row, size_t n)
-{
-    double max = row[0], sum = 0.0;
-    for (size_t i = 0; i < n; i++)
-        max = fmax(max, row[i]);
-    for (size_t i = 0; i < n; i++)
-        sum += exp(row[i] - max);
-    return max + log(sum);
-}
-
-/* KL(a || b) of rows [n_rows, n], the mean over the rows. */
-static double mean_kl(const float *a, const float *b, size_t n_rows, size_t n)
-{
-    double total = 0.0;
-    for (size_t row = 0; row < n_rows; row++, a += n, b += n) {
-        double norm_a = log_sum_exp(a, n), norm_b = log_sum_exp(b, n);
-        for (size_t i = 0; i < n; i++)
-            total += exp(a[i] - norm_a) * ((a[i] - norm_a) - (b[i] - norm_b));
-    }
-    return total / (double)n_rows;
-}
-
 static void assert_close(const float *a, const float *b, size_t n_rows, size_t n)
 {
-    double kl = mean_kl(a, b, n_rows, n);
+    double kl = mean_kl_divergence(a, b, n_rows, n);
     if (!(kl <= MAX_MEAN_KL))
         fail_msg("mean KL divergence %g", kl);
 }
