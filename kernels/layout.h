@@ -84,13 +84,11 @@ struct panel_format {
     int n_byte;      /* byte arrays of a head */
     int unit_bytes;  /* planes of a unit */
     int head_bytes;  /* of a file block */
-    /* The codes of one column's file block, one byte each [block_k], with its head: f16 fields,
-     * then bytes. And back: exactly the file's bytes. */
-    void (*split)(const void *block, uint8_t *codes, uint16_t half[2], uint8_t byte[16]);
+    arrange_fn *arrange;
+    /* Back, for one column: exactly the file's block, from its codes, one byte each [block_k], and
+     * its head: f16 fields, then bytes. */
     void (*join)(void *block, const uint8_t *codes, const uint16_t half[2],
                  const uint8_t byte[16]);
-    /* The fast way to the same panel, for types that are met often; NULL: by `split`. */
-    arrange_fn *arrange;
 };
 
 /* NULL for types that have no packed layout of codes. */

@@ -81,48 +81,6 @@ static const uint32_t *plane_word(const uint8_t *plane, int v, int c)
     return (const uint32_t *)(plane + VECTOR_BYTES * v) + c;
 }
 
-/* A column's words of the planes of a unit, from its codes: w[g] holds k = 4g .. 4g+3. */
-static void plane_words(int bits, const uint32_t w[UNIT_VECTORS], uint32_t *out)
-{
-    int shift = 0; /* of the lowest bit that is not stored yet */
-    if (bits == 8)
-        memcpy(out, w, UNIT_VECTORS * sizeof *w);
-    if (bits >= 4 && bits < 8) {
-        for (int v = 0; v < 4; v++)
-            *out++ = (w[v] & 0x0f0f0f0f) | (w[v + 4] & 0x0f0f0f0f) << 4;
-        shift = 4;
-    }
-    if (bits - shift == 2 || bits - shift == 3) {
-        for (int v = 0; v < 2; v++, out++) {
-            *out = 0;
-            for (int i = 0; i < 4; i++)
-                *out |= (w[4 * v + i] >> shift & 0x03030303) << (2 * i);
-        }
-        shift += 2;
-    }
-    if (bits - shift == 1) {
-        *out = 0;
-        for (int g = 0; g < 8; g++)
-            *out |= (w[g] >> shift & 0x01010101) << g;
-    }
-}
-
-/* What formats without an `arrange` of their own do. */
-static void arrange_codes(const struct panel_format *format, const uint8_t *blocks, size_t stride,
-                          int n_columns, struct column_blocks *to)
-{
-    uint32_t codes[MAX_BLOCK_K / 4];
-    int unit_words = format->unit_bytes / VECTOR_BYTES;
-    for (int c = 0; c < n_columns; c++) {
-        uint16_t half[2] = {0};
-        format->split(blocks + (size_t)c * stride, (uint8_t *)codes, half, to->byte[c]);
-        to->half[0][c] = half[0];
-        to->half[1][c] = half[1];
-        for (int u = 0; u < format->block_k / UNIT_K; u++)
-            plane_words(format->bits, codes + u * UNIT_VECTORS, to->words[c] + u * unit_words);
-    }
-}
-
 static void unpack_unit(const struct panel_format *format, const uint8_t *planes, int c,
                         uint32_t w[UNIT_VECTORS])
 {
@@ -202,10 +160,7 @@ static void pack_panel(const struct panel_format *format, uint8_t *panel, const 
     for (int b = 0; b < n_blocks; b++, rows += block_bytes, next += step) {
         if (more)
             prefetch(next, step);
-        if (format->arrange)
-            format->arrange(rows, stride, n_columns, &columns);
-        else
-            arrange_codes(format, rows, stride, n_columns, &columns);
+        format->arrange(rows, stride, n_columns, &columns);
         panel_transpose(codes, columns.words, sizeof columns.words[0], block_words);
         pack_head(format, head, &columns);
         codes += (size_t)block_words * VECTOR_BYTES;
