@@ -1,29 +1,13 @@
 /* Sessions: a context of tokens with its KV cache, on top of a shared engine. */
-#include <stdatomic.h>
+#include "session.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/mem.h"
-#include "engine.h"
-#include "forward/forward.h"
-#include "sample/sampler.h"
 
 enum { DEFAULT_BATCH = 2048, DEFAULT_MOST_CTX = 4096 };
-
-struct tsr_session {
-    tsr_engine *engine;
-    struct forward *forward;
-    struct sampler *sampler;
-    struct kv_cache kv;
-    uint32_t n_ctx, n_batch;
-    int32_t *ids;   /* [n_ctx]; the first n_past are in the cache */
-    uint32_t n_past;
-    float *logits;  /* [n_vocab] of the last position */
-    bool has_logits;
-    atomic_bool cancel;
-    struct tsr_stats stats;
-};
 
 struct tsr_session_settings tsr_session_settings_default(void)
 {

@@ -17,7 +17,7 @@ static const struct command commands[] = {
      "is end,\n"
      "limit, context or interrupted. Ctrl-C stops; what was written so far stays.\n",
      OPTS_TEXT | OPT(PROMPT) | OPT(NO_BOS) | OPT(N_PREDICT) | OPTS_SESSION | OPTS_LOAD |
-         OPTS_SAMPLING,
+         OPTS_SAMPLING | OPT(PROMPT_CACHE),
      command_run},
     {"chat", "", "talk with a model, by its own chat template",
      "On a terminal: a line ending in \\ goes on in the next, Ctrl-C stops the answer, Ctrl-D or\n"

@@ -56,6 +56,7 @@ static const struct option_row table[] = {
     {OPT_REPEAT_LAST_N, {"repeat-last-n", NULL}, VALUE_INT, FIELD(repeat_last_n), -1, BIG, "N", "tokens the penalty looks back on (-1: the whole context)"},
     {OPT_SEED, {"s", "seed"}, VALUE_SEED, FIELD(seed), 0, 0, "N", "the same seed gives the same text (default: a new one each time)"},
     {OPT_IGNORE_EOS, {"ignore-eos", NULL}, VALUE_NONE, FIELD(ignore_eos), 0, 0, NULL, "do not stop at end tokens"},
+    {OPT_PROMPT_CACHE, {"prompt-cache", NULL}, VALUE_TEXT, FIELD(prompt_cache), 0, 0, "FILE", "keeps the evaluated prompt in this file: a later prompt that begins alike goes on from there"},
     {OPT_KV_TYPE, {"kv-type", NULL}, VALUE_CHOICE, FIELD(kv_type), 0, 0, "f16|f32|bf16|q8_0", "how the context is kept (default f16)"},
     {OPT_ISA, {"isa", NULL}, VALUE_CHOICE, FIELD(isa), 0, 0, "auto|scalar|avx2|avx512|amx", "highest instruction set to use"},
     {OPT_AMX, {"amx", NULL}, VALUE_CHOICE, FIELD(amx), 0, 0, "auto|on|off", "AMX tiles: where usable, required, or never"},

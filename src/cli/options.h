@@ -22,6 +22,7 @@ enum option_id {
     OPT_REPEAT_LAST_N,
     OPT_SEED,
     OPT_IGNORE_EOS,
+    OPT_PROMPT_CACHE,
     OPT_KV_TYPE,
     OPT_ISA,
     OPT_AMX,
@@ -104,7 +105,7 @@ struct options {
     const struct command *command;
     uint64_t given; /* OPT() bits of the flags on the command line */
     const char *model, *prompt, *file, *system, *template_file, *messages, *tokens, *output;
-    const char *pack_cache, *calibration, *shape;
+    const char *prompt_cache, *pack_cache, *calibration, *shape;
     double seconds;
     int n_predict; /* -1: until an end token or a full context */
     int n_ctx, n_batch, n_threads, n_threads_batch;

@@ -56,11 +56,12 @@ static int print_json(const struct options *options, const struct generation *ge
                       const int32_t *prompt, size_t n_prompt, const struct tsr_stats *stats)
 {
     json_t *object = json_pack(
-        "{s:o, s:o, s:o, s:s, s:I, s:{s:i, s:i, s:f, s:f, s:f, s:f, s:f}}", "text",
+        "{s:o, s:o, s:o, s:s, s:I, s:{s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}}", "text",
         json_text(generation->text.bytes, generation->text.len), "ids",
         ids_json(generation->ids, generation->n_ids), "prompt_ids", ids_json(prompt, n_prompt),
         "stop", stop_name(generation->stop), "seed", (json_int_t)generation->sampling.seed,
-        "timings", "prompt_tokens", (int)stats->n_prompt, "decode_tokens", (int)stats->n_decode,
+        "timings", "reused_tokens", (int)stats->n_reused, "prompt_tokens", (int)stats->n_prompt,
+        "decode_tokens", (int)stats->n_decode,
         "prompt_seconds", stats->prompt_seconds, "decode_seconds", stats->decode_seconds,
         "sample_seconds", stats->sample_seconds, "prompt_per_second",
         per_second(stats->n_prompt, stats->prompt_seconds), "decode_per_second",
@@ -74,6 +75,8 @@ static int print_json(const struct options *options, const struct generation *ge
 
 static void print_timings(const struct generation *generation, const struct tsr_stats *stats)
 {
+    if (stats->n_reused)
+        note("%llu tokens of the prompt were in the cache", (unsigned long long)stats->n_reused);
     note("prompt %llu tokens, %.1f/s; generated %zu tokens, %.1f/s; stopped: %s; seed %llu",
          (unsigned long long)stats->n_prompt, per_second(stats->n_prompt, stats->prompt_seconds),
          generation->n_ids, per_second(stats->n_decode, stats->decode_seconds),
@@ -99,6 +102,34 @@ static int report(const struct options *options, const struct generation *genera
     return generation->stop == STOP_INTERRUPTED ? EXIT_INTERRUPTED : status;
 }
 
+/* A context of another model or of other settings will be replaced; what is no saved context is left
+ * alone. */
+static int load_prompt_cache(const struct options *options, tsr_engine *engine,
+                             tsr_session *session)
+{
+    const char *path = options->prompt_cache;
+    if (!path || access(path, F_OK) != 0)
+        return EXIT_DONE;
+    int code = tsr_session_load(session, path);
+    if (code != TSR_ESTALE && code != TSR_ECONTEXT)
+        return code ? engine_failed(options, engine, code) : EXIT_DONE;
+    note("%s: it will be replaced", tsr_engine_message(engine));
+    return EXIT_DONE;
+}
+
+/* The prompt, or what was evaluated of it; not where the file had all that can be used again. */
+static int save_prompt_cache(const struct options *options, tsr_engine *engine,
+                             tsr_session *session, size_t n_ids)
+{
+    struct tsr_stats stats = {.struct_size = sizeof stats};
+    tsr_session_stats(session, &stats);
+    if (!options->prompt_cache || stats.n_reused + 1 >= n_ids)
+        return EXIT_DONE;
+    tsr_session_rewind(session, stats.n_past < n_ids ? stats.n_past : (uint32_t)n_ids);
+    int code = tsr_session_save(session, options->prompt_cache);
+    return code ? engine_failed(options, engine, code) : EXIT_DONE;
+}
+
 static int run_prompt(const struct options *options, tsr_engine *engine, tsr_session *session,
                       const int32_t *ids, size_t n_ids)
 {
@@ -116,10 +147,14 @@ static int run_prompt(const struct options *options, tsr_engine *engine, tsr_ses
         .ignore_end = options->ignore_eos,
         .print = !options->json,
     };
+    int status = load_prompt_cache(options, engine, session);
+    if (status != EXIT_DONE)
+        return status;
     generate(&generation, ids, n_ids);
-    int status = report(options, &generation, ids, n_ids);
+    status = report(options, &generation, ids, n_ids);
     generation_free(&generation);
-    return status;
+    int saved = save_prompt_cache(options, engine, session, n_ids);
+    return status == EXIT_DONE ? saved : status;
 }
 
 int command_run(const struct options *options)

@@ -36,6 +36,22 @@ check 'stopped by -n' grep -q '"stop":"limit"' "$out"
 run 0 run -p 'Once upon a time' --temp 0 -c 16 --ignore-eos --json
 check 'stopped by the context' grep -q '"stop":"context"' "$out"
 
+# --prompt-cache: the second time all but the last token are known; what is no context stays as it is.
+story='Once upon a time there was a girl who lived by the sea'
+run 0 run -p "$story" -n 8 --temp 0 --seed 1 --json
+sed 's/,"timings.*//' "$out" >"$work/uncached"
+for known in 0 12; do
+    run 0 run -p "$story" -n 8 --temp 0 --seed 1 --json --prompt-cache "$work/context"
+    check "$known known tokens" grep -q "\"reused_tokens\":$known," "$out"
+    sed 's/,"timings.*//' "$out" >"$work/cached"
+    check 'the same text' cmp -s "$work/cached" "$work/uncached"
+done
+run 0 run -p "$story and" -n 1 --prompt-cache "$work/context" --kv-type q8_0
+one_line 'this session keeps Q8_0: it will be replaced'
+run 1 run -p "$story" -n 1 --prompt-cache "$work/prompt"
+one_line 'is no saved context'
+check 'other files are left alone' [ "$(cat "$work/prompt")" = 'Once upon a time' ]
+
 # Bad input.
 run 1 run -p "$(yes fox | head -n 200)" -c 64
 one_line 'the context holds 64'
