@@ -1,6 +1,6 @@
-/* Contexts as files: a header, the ids, the keys and values of all positions, head by head as in the
- * cache, and a hash of all before it. Numbers are little-endian, as on every machine that this runs
- * on. */
+/* Contexts as files: a header, the ids, the keys and values of all positions, head by head as in
+ * the cache, and a hash of all before it. Numbers are little-endian, as on every machine that this
+ * runs on. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

@@ -373,14 +373,14 @@ TSR_API int tsr_session_sync(tsr_session *session, const int32_t *ids, size_t n)
 /* Forgets all positions from `n_past` on. */
 TSR_API int tsr_session_rewind(tsr_session *session, uint32_t n_past);
 
-/* Writes the context, its ids with their keys and values, to a file, which is replaced at once or not
- * at all. Errors: TSR_EIO (with the path), TSR_EINVAL (the path is too long). Since 0.1. */
+/* Writes the context, its ids with their keys and values, to a file, which is replaced at once or
+ * not at all. Errors: TSR_EIO (with the path), TSR_EINVAL (the path is too long). Since 0.1. */
 TSR_API int tsr_session_save(tsr_session *session, const char *path);
 
 /* Makes the context that of a file. There are no logits yet: tsr_session_sync with the same ids and
- * more evaluates what is new. On failure the context is empty. Errors: TSR_EIO, TSR_EFORMAT (not such
- * a file, or damaged), TSR_ESTALE (saved with another model or kv_type), TSR_ECONTEXT (more tokens
- * than n_ctx). Since 0.1. */
+ * more evaluates what is new. On failure the context is empty. Errors: TSR_EIO, TSR_EFORMAT (not
+ * such a file, or damaged), TSR_ESTALE (saved with another model or kv_type), TSR_ECONTEXT (more
+ * tokens than n_ctx). Since 0.1. */
 TSR_API int tsr_session_load(tsr_session *session, const char *path);
 
 /* Logits of the last evaluated position, [n_vocab]; owned by the session, valid until its next

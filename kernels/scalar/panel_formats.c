@@ -1,5 +1,5 @@
-/* File blocks to what panels hold (kernels/layout.h), and back: one pair of functions for each type,
- * and the table of packed formats. The meaning of the fields stands in blocks.h. */
+/* File blocks to what panels hold (kernels/layout.h), and back: one pair of functions for each
+ * type, and the table of packed formats. The meaning of the fields stands in blocks.h. */
 #include <string.h>
 
 #include "kernels/layout.h"

@@ -391,7 +391,8 @@ static ALWAYS_INLINE void score_rows(struct rows *rows, enum block_id type, int 
     }
 }
 
-static ALWAYS_INLINE void attend_block_of(struct rows *rows, enum block_id type, int key0, int n_keys)
+static ALWAYS_INLINE void attend_block_of(struct rows *rows, enum block_id type, int key0,
+                                          int n_keys)
 {
     int row = 0;
     for (; row + 4 <= rows->count; row += 4)

@@ -102,8 +102,8 @@ static int report(const struct options *options, const struct generation *genera
     return generation->stop == STOP_INTERRUPTED ? EXIT_INTERRUPTED : status;
 }
 
-/* A context of another model or of other settings will be replaced; what is no saved context is left
- * alone. */
+/* A context of another model or of other settings will be replaced; what is no saved context is
+ * left alone. */
 static int load_prompt_cache(const struct options *options, tsr_engine *engine,
                              tsr_session *session)
 {

@@ -16,8 +16,8 @@ static int require_whole_blocks(const struct model_params *params, struct tsr_er
     if (first % KV_Q8_0_ELEMS == 0 && second % KV_Q8_0_ELEMS == 0)
         return 0;
     return error_set(error, TSR_EUNSUPPORTED,
-                     "a KV cache in q8_0 has blocks of %d elements, but this model's %s have %u and "
-                     "%u: use f16", KV_Q8_0_ELEMS,
+                     "a KV cache in q8_0 has blocks of %d elements, but this model's %s have %u "
+                     "and %u: use f16", KV_Q8_0_ELEMS,
                      latent ? "latents and rotated keys" : "keys and values", first, second);
 }
 

@@ -36,7 +36,7 @@ check 'stopped by -n' grep -q '"stop":"limit"' "$out"
 run 0 run -p 'Once upon a time' --temp 0 -c 16 --ignore-eos --json
 check 'stopped by the context' grep -q '"stop":"context"' "$out"
 
-# --prompt-cache: the second time all but the last token are known; what is no context stays as it is.
+# --prompt-cache: the second time all but the last token are known; other files stay as they are.
 story='Once upon a time there was a girl who lived by the sea'
 run 0 run -p "$story" -n 8 --temp 0 --seed 1 --json
 sed 's/,"timings.*//' "$out" >"$work/uncached"

@@ -9,8 +9,8 @@
  *
  * With a cache of 16 bits attention may run on bf16 tiles: errors of a size of their own. In a deep
  * model they swap some experts with nearly equal scores, which makes a few rows very different: the
- * rows that differ most do not count there. A cache of 8 bits does so in any model with experts: its
- * median row counts. */
+ * rows that differ most do not count there. A cache of 8 bits does so in any model with experts:
+ * its median row counts. */
 #include <jansson.h>
 #include <math.h>
 #include <spawn.h>
