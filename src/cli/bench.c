@@ -20,6 +20,11 @@
 enum { MAX_ROOFS = 2 * MAX_LIST, WARM_UP_TOKENS = 16 };
 static const double roof_seconds = 0.1; /* of each of several measurements of each roof */
 
+static const char *const kv_type_names[] = {[TSR_KV_F16] = "f16",
+                                            [TSR_KV_F32] = "f32",
+                                            [TSR_KV_BF16] = "bf16",
+                                            [TSR_KV_Q8_0] = "q8_0"};
+
 /* What all tests have. */
 struct bench {
     const struct options *options;
@@ -240,6 +245,7 @@ static int run_test(struct bench *bench, const struct setup *setup, tsr_session 
         threads = setup->options.n_threads_batch;
     struct bench_result result = {
         .isa = setup->info.isa,
+        .kv_type = kv_type_names[setup->options.kv_type],
         .threads = generate ? setup->info.n_threads : setup->info.n_threads_batch,
         .batch = setup->options.n_batch,
         .n_prompt = generate ? 0 : n,
@@ -329,11 +335,13 @@ static int run_setup(struct bench *bench, int isa, int threads, int threads_batc
     setup.load_seconds = now() - start;
     tsr_engine_info(setup.engine, &setup.info);
     describe_model(bench, &setup.info);
-    for (int b = 0; b < o->batches.n && status == EXIT_DONE; b++) {
-        setup.options.n_batch = o->batches.values[b];
-        for (int d = 0; d < o->depths.n && status == EXIT_DONE; d++)
-            status = run_depth(bench, &setup, o->depths.values[d]);
-    }
+    for (int b = 0; b < o->batches.n; b++)
+        for (int kv = 0; kv < o->kv_types.n; kv++)
+            for (int d = 0; d < o->depths.n && status == EXIT_DONE; d++) {
+                setup.options.n_batch = o->batches.values[b];
+                setup.options.kv_type = o->kv_types.values[kv];
+                status = run_depth(bench, &setup, o->depths.values[d]);
+            }
     struct bench_load load = {
         .isa = setup.info.isa,
         .threads = setup.info.n_threads,

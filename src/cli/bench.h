@@ -27,7 +27,7 @@ struct bench_roofs {
 enum { MAX_PHASES = 32 };
 
 struct bench_result {
-    const char *isa;
+    const char *isa, *kv_type;
     int threads, batch;
     int n_prompt, n_gen, depth; /* one of the first two is 0 */
     int repeats;

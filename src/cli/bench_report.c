@@ -82,8 +82,8 @@ static void keep_profile(struct bench_report *report, const struct bench_result 
 {
     char test[64], title[256];
     test_name(result, test, sizeof test);
-    snprintf(title, sizeof title, "%s, %s, %d threads, batch %d", test, result->isa,
-             result->threads, result->batch);
+    snprintf(title, sizeof title, "%s, %s, %d threads, batch %d, kv %s", test, result->isa,
+             result->threads, result->batch, result->kv_type);
     json_array_append_new(report->profiles, json_pack("{s:s, s:o}", "title", title, "phases",
                                                       phases_array(result)));
 }
@@ -132,6 +132,7 @@ static json_t *result_object(const struct bench_model *model, const struct bench
     set_text(object, "isa", result->isa);
     json_object_set_new(object, "threads", json_integer(result->threads));
     json_object_set_new(object, "batch", json_integer(result->batch));
+    set_text(object, "kv_type", result->kv_type);
     set_text(object, "test", test);
     json_object_set_new(object, "n_prompt", json_integer(result->n_prompt));
     json_object_set_new(object, "n_gen", json_integer(result->n_gen));
@@ -225,15 +226,15 @@ static void print_row(const struct bench_model *model, const struct bench_result
     const struct roofs *roofs = &result->roofs->roofs;
     char test[64];
     if (header)
-        output_format("\n| model | size | params | isa | threads | batch | test | t/s | %% read | "
-                      "%% tiles | %% L2 |\n"
+        output_format("\n| model | size | params | isa | threads | batch | kv | test | t/s | "
+                      "%% read | %% tiles | %% L2 |\n"
                       "| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: "
-                      "|\n");
+                      "| ---: |\n");
     test_name(result, test, sizeof test);
-    output_format("| %s %s | %.2f GiB | %.2f B | %s | %d | %d | %s | %.2f \u00b1 %.2f |",
+    output_format("| %s %s | %.2f GiB | %.2f B | %s | %d | %d | %s | %s | %.2f \u00b1 %.2f |",
                   model->name, model->type, (double)model->bytes / gib,
-                  (double)model->params * 1e-9, result->isa, result->threads, result->batch, test,
-                  result->median, result->deviation);
+                  (double)model->params * 1e-9, result->isa, result->threads, result->batch,
+                  result->kv_type, test, result->median, result->deviation);
     print_percent(percent_read(model, result));
     print_percent(percent_tiles(model, result, roofs->bf16.alone));
     print_percent(percent_tiles(model, result, roofs->bf16.l2));

@@ -90,6 +90,7 @@ static const struct option_row table[] = {
     {OPT_LIST_THREADS, {"t", "threads"}, VALUE_INTS, FIELD(bench.threads), 0, 1024, "N,...", "threads for generation (0, the default: one for each usable core)"},
     {OPT_LIST_THREADS_BATCH, {"tb", "threads-batch"}, VALUE_INTS, FIELD(bench.threads_batch), 0, 1024, "N,...", "threads for prompts (0, the default: as -t)"},
     {OPT_LIST_BATCH, {"b", "batch-size"}, VALUE_INTS, FIELD(bench.batches), 1, 65536, "N,...", "tokens evaluated at once at most (default 2048)"},
+    {OPT_LIST_KV_TYPE, {"kv-type", NULL}, VALUE_CHOICES, FIELD(bench.kv_types), 0, 0, "f16|f32|bf16|q8_0", "how the context is kept (default f16), separated by commas"},
     {OPT_LIST_ISA, {"isa", NULL}, VALUE_CHOICES, FIELD(bench.isas), 0, 0, "auto|scalar|avx2|avx512|amx", "highest instruction sets to use, separated by commas"},
     {OPT_FORMAT, {"o", "output"}, VALUE_CHOICE, FIELD(bench.format), 0, 0, "md|csv|json", "how the results are printed (default md)"},
     {OPT_PROFILE, {"profile", NULL}, VALUE_NONE, FIELD(bench.profile), 0, 0, NULL, "also where the time goes: each phase's share of the threads' time"},
@@ -352,6 +353,7 @@ static void set_defaults(const struct command *command, struct options *options)
         .threads = {{0}, 1},
         .threads_batch = {{0}, 1},
         .batches = {{(int)session.n_batch}, 1},
+        .kv_types = {{session.kv_type}, 1},
         .isas = {{TSR_ISA_AUTO}, 1},
     };
     for (int pool = 0; pool < TSR_POOL_COUNT; pool++)

@@ -57,6 +57,7 @@ enum option_id {
     OPT_LIST_THREADS,
     OPT_LIST_THREADS_BATCH,
     OPT_LIST_BATCH,
+    OPT_LIST_KV_TYPE,
     OPT_LIST_ISA,
     OPT_FORMAT,
     OPT_PROFILE,
@@ -74,7 +75,7 @@ enum option_id {
 #define OPTS_BENCH                                                                                 \
     (OPT(SHAPE) | OPT(N_PROMPT) | OPT(N_GEN) | OPT(DEPTH) | OPT(REPEATS) | OPT(LIST_THREADS) |     \
      OPT(LIST_THREADS_BATCH) | OPT(LIST_BATCH) | OPT(LIST_ISA) | OPT(FORMAT) | OPT(PROFILE) |      \
-     OPT(KV_TYPE) | OPTS_LOAD |                                                                    \
+     OPT(LIST_KV_TYPE) | OPTS_LOAD |                                                               \
      (OPTS_MACHINE & ~(OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA))))
 #define OPTS_SAMPLING                                                                              \
     (OPT(TEMP) | OPT(TOP_K) | OPT(TOP_P) | OPT(MIN_P) | OPT(REPEAT_PENALTY) | OPT(REPEAT_LAST_N) | \
@@ -96,7 +97,7 @@ struct number_list {
 
 /* What bench measures: every combination. */
 struct bench_options {
-    struct number_list n_prompt, n_gen, depths, threads, threads_batch, batches, isas;
+    struct number_list n_prompt, n_gen, depths, threads, threads_batch, batches, kv_types, isas;
     int repeats, format; /* enum bench_format */
     bool profile;
 };

@@ -15,10 +15,12 @@ check 'a prompt' grep -q '| pp32 |' "$out"
 check 'generation has percent of read' grep -qE '\| tg4 \| [0-9.]+ ± [0-9.]+ \| [0-9.]+ \|' "$out"
 check 'load time' grep -qE 'loaded in [0-9.]+ s' "$out"
 
-run 0 bench --shape tiny-moe:q4_0,2 -p 16 -n 4 -d 0,8 -r 2 -t 1,2 -b 8,16 --isa scalar -o csv
+run 0 bench --shape tiny-moe:q4_0,2 -p 16 -n 4 -d 0,8 -r 2 -t 1,2 -b 8,16 --kv-type f32,q8_0 \
+    --isa scalar -o csv
 python 'import csv, sys
 rows = list(csv.DictReader(open(sys.argv[1])))
-assert len(rows) == 2 * 2 * 2 * 2, len(rows)
+assert len(rows) == 2 * 2 * 2 * 2 * 2, len(rows)
+assert [r["kv_type"] for r in rows[:5]] == 4 * ["f32"] + ["q8_0"]
 assert {r["test"] for r in rows} == {"pp16", "tg4", "pp16 @ d8", "tg4 @ d8"}
 assert {(r["threads"], r["batch"]) for r in rows} == {(t, b) for t in "12" for b in ("8", "16")}
 for r in rows:
