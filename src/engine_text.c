@@ -12,7 +12,7 @@ int64_t tsr_tokenize(const tsr_engine *engine, const char *text, size_t len, uns
 {
     struct tsr_error error = {0};
     int64_t n = tokenizer_encode(engine->tokenizer, text, len, flags, ids, capacity, &error);
-    /* The message is the one thing of an engine that changes; its lock makes that safe. */
+    /* The message is the one thing of an engine that changes; its lock keeps writers apart. */
     return n < 0 ? engine_fail((tsr_engine *)engine, &error) : n;
 }
 

@@ -40,21 +40,26 @@ static void get(struct stream *s, void *data, size_t bytes)
         s->hash = hash_bytes(s->hash, data, bytes);
 }
 
-/* What tells models apart wherever their files lie: sizes, norms, and the first embeddings as the
- * file has them, whose type is thereby told too. */
+/* What tells models apart wherever their files lie: the numbers that attention and experts depend
+ * on, and of every tensor its name, type, size and first bytes. */
 static uint64_t hash_model(const tsr_engine *engine)
 {
-    enum { SAMPLE = 64 << 10 };
+    enum { SAMPLE = 4096 };
     const struct model_params *p = &engine->model->params;
-    const struct gguf_tensor *embedding = engine->weights->token_embd;
-    uint64_t hash = hash_text(0, engine->arch);
-    uint64_t sizes[] = {p->n_layer, p->n_embd, p->n_vocab, p->n_head_kv, p->d_k, p->d_v};
-    hash = hash_bytes(hash, sizes, sizeof sizes);
-    for (uint32_t layer = 0; layer < p->n_layer; layer++)
-        hash = hash_bytes(hash, engine->weights->layers[layer].attn_norm,
-                          p->n_embd * sizeof(float));
-    size_t sample = embedding->n_bytes < SAMPLE ? (size_t)embedding->n_bytes : SAMPLE;
-    return hash_bytes(hash, embedding->data, sample);
+    const double numbers[] = {
+        p->n_layer,   p->n_head_kv,  p->d_k,       p->d_v,             p->n_expert_used, p->rms_eps,
+        p->rope.base, p->rope.scale, p->rope.yarn, p->rope.n_ctx_orig, p->rope.n_rot, p->attn_scale,
+    };
+    uint64_t hash = hash_bytes(hash_text(0, engine->arch), numbers, sizeof numbers);
+    for (size_t i = 0; i < gguf_n_tensors(engine->gguf); i++) {
+        const struct gguf_tensor *tensor = gguf_tensor_at(engine->gguf, i);
+        size_t sample = tensor->n_bytes < SAMPLE ? (size_t)tensor->n_bytes : SAMPLE;
+        hash = hash_text(hash, tensor->name);
+        hash = hash_number(hash, tensor->type->id);
+        hash = hash_number(hash, tensor->n_bytes);
+        hash = hash_bytes(hash, tensor->data, sample);
+    }
+    return hash;
 }
 
 static struct header header_of(const tsr_session *session)

@@ -275,7 +275,8 @@ TSR_API int tsr_engine_calibrate(tsr_engine *engine, double seconds, char **json
                                  struct tsr_error *error);
 
 /* The last error message of this engine and its sessions; "" when there was none. Valid until the
- * next failing call on the same engine. */
+ * next failing call on the same engine, from any thread: who has several should keep their failing
+ * calls and this one apart. */
 TSR_API const char *tsr_engine_message(const tsr_engine *engine);
 
 /* ---- Text ------------------------------------------------------------------------------------ */

@@ -110,9 +110,13 @@ static int answer(struct chat *chat, const char *text)
 {
     int status = add_message(chat, "user", text, strlen(text));
     size_t n_ids;
-    int32_t *ids = status == EXIT_DONE ? render(chat, &n_ids) : NULL;
-    if (!ids)
+    if (status != EXIT_DONE)
+        return status;
+    int32_t *ids = render(chat, &n_ids);
+    if (!ids) {
+        drop_last_message(chat);
         return EXIT_FAILED;
+    }
     struct generation generation = {
         .engine = chat->engine,
         .session = chat->session,
@@ -188,7 +192,7 @@ static int open_conversation(struct chat *chat)
     if (options->template_file) {
         chat->template_text = read_file(options, options->template_file, &len);
         if (!chat->template_text)
-            return EXIT_FAILED;
+            return interrupted() ? EXIT_INTERRUPTED : EXIT_FAILED;
     }
     status = open_engine(options, false, &chat->engine);
     if (status != EXIT_DONE)

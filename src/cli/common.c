@@ -240,7 +240,10 @@ char *read_input(const struct options *options, size_t *len, int *status)
             fail(options->command, "out of memory");
     } else {
         if (!options->prompt && !options->file && isatty(STDIN_FILENO)) {
-            usage_error(options->command, "no text: give -p TEXT, -f FILE or standard input");
+            usage_error(options->command, options->command->options & OPT(PROMPT)
+                                              ? "no text: give -p TEXT, -f FILE or standard input"
+                                              : "no input: give it here, in -f FILE or standard "
+                                                "input");
             return NULL;
         }
         text = read_file(options, path, len);

@@ -23,6 +23,17 @@ static void print_value(const json_t *value)
     free(text);
 }
 
+/* Names are the file's: control characters in them are not for the terminal. */
+static void print_name(const char *name)
+{
+    enum { WIDTH = 45 };
+    int len = 0;
+    output_bytes("  ", 2);
+    for (; name[len]; len++)
+        output_bytes((unsigned char)name[len] < ' ' || name[len] == 127 ? "?" : name + len, 1);
+    output_format("%*s", len < WIDTH ? WIDTH - len : 1, "");
+}
+
 static void print_metadata(const json_t *metadata)
 {
     const char *key;
@@ -33,7 +44,8 @@ static void print_metadata(const json_t *metadata)
         const json_t *value = json_object_get(entry, "value");
         const json_t *length = json_object_get(entry, "length");
         const char *type = json_string_value(json_object_get(entry, "type"));
-        output_format("  %-44s %-10s ", key, type ? type : "");
+        print_name(key);
+        output_format("%-10s ", type ? type : "");
         print_value(value);
         if (length && json_is_array(value) &&
             (size_t)json_integer_value(length) > json_array_size(value))
@@ -54,8 +66,9 @@ static void print_tensors(const json_t *tensors)
         char shape[96];
         size_t len = json_dumpb(json_object_get(tensor, "shape"), shape, sizeof shape - 1, 0);
         shape[len < sizeof shape ? len : sizeof shape - 1] = 0;
-        output_format("  %-44s %-8s %-22s %14lld bytes\n", name ? name : "", type ? type : "",
-                      shape, (long long)json_integer_value(json_object_get(tensor, "bytes")));
+        print_name(name ? name : "");
+        output_format("%-8s %-22s %14lld bytes\n", type ? type : "", shape,
+                      (long long)json_integer_value(json_object_get(tensor, "bytes")));
     }
 }
 

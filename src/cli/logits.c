@@ -65,7 +65,7 @@ int command_logits(const struct options *options)
     size_t len;
     char *bytes = read_file(options, options->tokens, &len);
     if (!bytes)
-        return EXIT_FAILED;
+        return interrupted() ? EXIT_INTERRUPTED : EXIT_FAILED;
     int status = EXIT_FAILED;
     bool to_stdout = !strcmp(options->output, "-");
     FILE *out = NULL;

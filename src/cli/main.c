@@ -114,7 +114,11 @@ static int dispatch(int argc, char **argv)
     const char *word = argv[1];
     if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) {
         const struct command *command = argc > 2 ? find_command(argv[2]) : NULL;
-        return command ? print_command_help(command) : print_help();
+        if (command)
+            return print_command_help(command);
+        if (argc == 2 || word[0] == '-')
+            return print_help();
+        word = argv[2]; /* of which there is no help */
     }
     if (!strcmp(word, "--version") || !strcmp(word, "version")) {
         output_format("tessera %s\n", tsr_version());

@@ -40,7 +40,7 @@ struct option_row {
 
 /* clang-format off */
 static const struct option_row table[] = {
-    {OPT_MODEL, {"m", "model"}, VALUE_TEXT, FIELD(model), 0, 0, "FILE", "GGUF model (default: the small story writer that comes with tessera)"},
+    {OPT_MODEL, {"m", "model"}, VALUE_TEXT, FIELD(model), 0, 0, "FILE", "GGUF model (default: $TESSERA_MODEL, or the small story writer that comes with tessera)"},
     {OPT_PROMPT, {"p", "prompt"}, VALUE_TEXT, FIELD(prompt), 0, 0, "TEXT", "the text; '-' reads standard input"},
     {OPT_FILE, {"f", "file"}, VALUE_TEXT, FIELD(file), 0, 0, "FILE", "reads the input from a file; '-' is standard input"},
     {OPT_N_PREDICT, {"n", "predict"}, VALUE_INT, FIELD(n_predict), -1, BIG, "N", "tokens to generate at most (-1, the default: until an end token or a full context)"},

@@ -102,8 +102,8 @@ static int report(const struct options *options, const struct generation *genera
     return generation->stop == STOP_INTERRUPTED ? EXIT_INTERRUPTED : status;
 }
 
-/* A context of another model or of other settings will be replaced; what is no saved context is
- * left alone. */
+/* A context of another model or --kv-type will be replaced; what is no saved context, or has more
+ * tokens than -c, is left alone. */
 static int load_prompt_cache(const struct options *options, tsr_engine *engine,
                              tsr_session *session)
 {
@@ -111,21 +111,22 @@ static int load_prompt_cache(const struct options *options, tsr_engine *engine,
     if (!path || access(path, F_OK) != 0)
         return EXIT_DONE;
     int code = tsr_session_load(session, path);
-    if (code != TSR_ESTALE && code != TSR_ECONTEXT)
+    if (code != TSR_ESTALE)
         return code ? engine_failed(options, engine, code) : EXIT_DONE;
-    note("%s: it will be replaced", tsr_engine_message(engine));
+    if (!options->quiet)
+        note("%s: it will be replaced", tsr_engine_message(engine));
     return EXIT_DONE;
 }
 
-/* The prompt, or what was evaluated of it; not where the file had all that can be used again. */
+/* The prompt, where it was evaluated to its end and the file had not all that can be used again. */
 static int save_prompt_cache(const struct options *options, tsr_engine *engine,
                              tsr_session *session, size_t n_ids)
 {
     struct tsr_stats stats = {.struct_size = sizeof stats};
     tsr_session_stats(session, &stats);
-    if (!options->prompt_cache || stats.n_reused + 1 >= n_ids)
+    if (!options->prompt_cache || stats.n_reused + 1 >= n_ids || stats.n_past < n_ids)
         return EXIT_DONE;
-    tsr_session_rewind(session, stats.n_past < n_ids ? stats.n_past : (uint32_t)n_ids);
+    tsr_session_rewind(session, (uint32_t)n_ids);
     int code = tsr_session_save(session, options->prompt_cache);
     return code ? engine_failed(options, engine, code) : EXIT_DONE;
 }

@@ -22,6 +22,13 @@ static const char *full_key(struct key_reader *reader, const char *name)
     return reader->key;
 }
 
+/* A key that is there must be of the type asked for; the text of the error is set already. */
+static void refuse_mismatch(struct key_reader *reader, const char *key)
+{
+    if (gguf_find(reader->gguf, key))
+        reader->error->code = TSR_EFORMAT;
+}
+
 static uint32_t read_u32(struct key_reader *reader, const char *name, uint32_t fallback,
                          uint32_t max)
 {
@@ -30,7 +37,9 @@ static uint32_t read_u32(struct key_reader *reader, const char *name, uint32_t f
     if (error->code)
         return fallback;
     const char *key = full_key(reader, name);
-    if (gguf_get_u32(reader->gguf, key, &value, error) && value > max)
+    if (!gguf_get_u32(reader->gguf, key, &value, error))
+        refuse_mismatch(reader, key);
+    else if (value > max)
         error_set(error, TSR_EFORMAT, "%s: %s is %u: at most %u is supported",
                   gguf_path(reader->gguf), key, value, max);
     return value;
@@ -48,16 +57,18 @@ static uint32_t require_u32(struct key_reader *reader, const char *name, uint32_
 static bool read_bool(struct key_reader *reader, const char *name, bool fallback)
 {
     bool value = fallback;
-    if (!reader->error->code)
-        gguf_get_bool(reader->gguf, full_key(reader, name), &value, reader->error);
+    const char *key = full_key(reader, name);
+    if (!reader->error->code && !gguf_get_bool(reader->gguf, key, &value, reader->error))
+        refuse_mismatch(reader, key);
     return value;
 }
 
 static float read_f32(struct key_reader *reader, const char *name, float fallback)
 {
     float value = fallback;
-    if (!reader->error->code)
-        gguf_get_f32(reader->gguf, full_key(reader, name), &value, reader->error);
+    const char *key = full_key(reader, name);
+    if (!reader->error->code && !gguf_get_f32(reader->gguf, key, &value, reader->error))
+        refuse_mismatch(reader, key);
     return value;
 }
 
@@ -103,8 +114,9 @@ static void read_rope(struct key_reader *reader, struct model_params *params)
     if (factor == 0.0f)
         factor = read_f32(reader, "rope.scale_linear", 1.0f);
     struct gguf_string type = {"linear", 6};
-    if (!reader->error->code)
-        gguf_get_string(reader->gguf, full_key(reader, "rope.scaling.type"), &type, reader->error);
+    const char *key = full_key(reader, "rope.scaling.type");
+    if (!reader->error->code && !gguf_get_string(reader->gguf, key, &type, reader->error))
+        refuse_mismatch(reader, key);
     rope->yarn = string_is(type, "yarn");
     if (!reader->error->code && !rope->yarn && !string_is(type, "linear") &&
         !string_is(type, "none")) {

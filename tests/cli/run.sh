@@ -48,6 +48,12 @@ for known in 0 12; do
 done
 run 0 run -p "$story and" -n 1 --prompt-cache "$work/context" --kv-type q8_0
 one_line 'this session keeps Q8_0: it will be replaced'
+cp "$work/context" "$work/long"
+run 0 run -q -p "$story" -n 1 --prompt-cache "$work/context"
+check 'nothing with -q' [ ! -s "$err" ]
+run 1 run -p Once -n 1 -c 8 --prompt-cache "$work/long" --kv-type q8_0
+one_line 'has 14 tokens, the context holds 8'
+check 'a longer context is left alone' [ "$(wc -c <"$work/long")" -gt 14000 ]
 run 1 run -p "$story" -n 1 --prompt-cache "$work/prompt"
 one_line 'is no saved context'
 check 'other files are left alone' [ "$(cat "$work/prompt")" = 'Once upon a time' ]

@@ -10,7 +10,7 @@ enum { N_EMBD = 64, N_FF = 96, N_EXPERT = 4, N_VOCAB = 40 };
 /* What differs from a good model. */
 struct edit {
     const char *key_or_tensor;
-    enum { LEAVE_OUT, SET_VALUE, SET_DIM0, SET_DIM1, SET_TYPE, ADD } action;
+    enum { LEAVE_OUT, SET_VALUE, SET_DIM0, SET_DIM1, SET_TYPE, ADD, ADD_INT } action;
     uint64_t value;
 };
 
@@ -53,6 +53,8 @@ static const char *write_model(const struct edit *edit)
         gguf_writer_string(w, "general.architecture", "qwen3moe");
     else if (arch->action != LEAVE_OUT)
         gguf_writer_string(w, "general.architecture", "elephant");
+    if (edit && edit->action == ADD_INT)
+        gguf_writer_int(w, edit->key_or_tensor, GGUF_U32, (int64_t)edit->value);
     put_value(w, edit, "qwen3moe.block_count", 1);
     put_value(w, edit, "qwen3moe.context_length", 128);
     put_value(w, edit, "qwen3moe.embedding_length", N_EMBD);
@@ -188,6 +190,9 @@ static void wrong_models_are_refused_by_name(void **state)
         {"qwen3moe.expert_count", SET_VALUE, 8},
         {"qwen3moe.expert_used_count", SET_VALUE, 5},
         {"qwen3moe.expert_feed_forward_length", SET_VALUE, 64},
+        {"qwen3moe.rope.freq_base", ADD_INT, 1000000}, /* a float and a string by right */
+        {"qwen3moe.attention.layer_norm_rms_epsilon", ADD_INT, 1},
+        {"qwen3moe.rope.scaling.type", ADD_INT, 1},
         {"token_embd.weight", LEAVE_OUT, 0},
         {"token_embd.weight", SET_DIM0, 65},
         {"output_norm.weight", LEAVE_OUT, 0},

@@ -143,6 +143,26 @@ static void what_does_not_fit_is_refused(void **state)
     tsr_engine_close(other);
 }
 
+/* A model of the same shape, one of whose weights is another. */
+static void other_weights_are_another_model(void **state)
+{
+    tsr_engine *engine = *state;
+    const struct gguf_tensor *tensor = gguf_find_tensor(engine->gguf, "blk.1.attn_k.weight");
+    size_t size;
+    uint8_t *model = read_file(TSR_TEST_MODEL, &size);
+    assert_non_null(tensor);
+    assert_true(tensor->offset < size && tensor->file == 0);
+    tsr_session_close(save_session(engine, TSR_KV_F16, temp_path("context")));
+    model[tensor->offset + 5] ^= 1;
+    write_file(temp_path("other.gguf"), model, size);
+    tsr_engine *other = open_engine(temp_path("other.gguf"));
+    tsr_session *session = open_session(other, 64, TSR_KV_F16);
+    expect_refusal(session, temp_path("context"), TSR_ESTALE, "another model");
+    tsr_session_close(session);
+    tsr_engine_close(other);
+    free(model);
+}
+
 /* Any changed byte, and any end that is not the file's own. */
 static void damaged_files_are_refused(void **state)
 {
@@ -181,6 +201,7 @@ int main(void)
         cmocka_unit_test(prefixes_of_loaded_contexts_are_reused),
         cmocka_unit_test(empty_contexts_are_kept_too),
         cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(other_weights_are_another_model),
         cmocka_unit_test(damaged_files_are_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
