@@ -90,7 +90,8 @@ enum cpu_flag {
  * ACT_Q8: blocks of 32, x ~ scale * q with q in [-127, 127], scale = max|x| / 127.
  *         A row of k (a multiple of 32) is: int8 q[k], padded to 64 bytes; float scale[k / 32];
  *         float sum[k / 32], where sum = scale * (q[0] + .. + q[31]), exact in int before the
- *         product; the row padded to 64 bytes.
+ *         product; float half_sum[k / 16], the same of q[0] .. q[15] and of q[16] .. q[31]; the
+ *         row padded to 64 bytes.
  * ACT_BF16: k bf16 (rounded to nearest even), padded with zeros to 64 bytes: operands of tiles.
  * ACT_BF16_Q8: the row as ACT_BF16, then as ACT_Q8: for kernels that use tiles for many rows and
  *         integer dot products for few, which is only known when experts have been chosen.
@@ -104,12 +105,16 @@ static inline size_t act_q8_sum_offset(size_t k)
 {
     return act_q8_scale_offset(k) + k / 32 * sizeof(float);
 }
+static inline size_t act_q8_half_sum_offset(size_t k)
+{
+    return act_q8_sum_offset(k) + k / 32 * sizeof(float);
+}
 /* Bytes of the contents of a row of k activations, a multiple of 64. */
 static inline size_t act_content_bytes(enum act_format format, size_t k)
 {
     size_t f32 = act_round_up(k * sizeof(float), 64);
     size_t bf16 = act_round_up(2 * k, 64);
-    size_t q8 = act_round_up(act_q8_sum_offset(k) + k / 32 * sizeof(float), 64);
+    size_t q8 = act_round_up(act_q8_half_sum_offset(k) + k / 16 * sizeof(float), 64);
     switch (format) {
     case ACT_Q8:
         return q8;

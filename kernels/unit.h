@@ -35,10 +35,20 @@ static inline bool unit_has_halves(uint32_t block_id)
     return block_id == BLOCK_Q2_K || block_id == BLOCK_Q3_K || block_id == BLOCK_Q6_K;
 }
 
+/* The sums of a row of ACT_Q8 that go with the scales of units from `unit` on: one for each unit, or
+ * for each of its halves. */
+static inline const float *unit_sums(const int8_t *row, size_t k, int unit, bool halves)
+{
+    return halves ? (const float *)(row + act_q8_half_sum_offset(k)) + 2 * unit
+                  : (const float *)(row + act_q8_sum_offset(k)) + unit;
+}
+
+/* 32 floats to codes q [32] and their scale, with sums of the codes of either half. */
+typedef void quantize_block_fn(const float *x, int8_t *q, float *scale, int half_sum[2]);
+
 /* The `quantize_rows` of ACT_Q8, with an instruction set's way of 32 floats to codes. */
 static inline __attribute__((always_inline)) void
-quantize_q8_rows(const struct quantize_args *args,
-                 void (*quantize_block)(const float *x, int8_t *q, float *scale, float *sum))
+quantize_q8_rows(const struct quantize_args *args, quantize_block_fn *quantize_block)
 {
     const size_t k = (size_t)args->k;
     for (int i = 0; i < args->m; i++) {
@@ -46,8 +56,14 @@ quantize_q8_rows(const struct quantize_args *args,
         int8_t *q = (int8_t *)args->a + (size_t)i * args->a_stride;
         float *scale = (float *)(q + act_q8_scale_offset(k));
         float *sum = (float *)(q + act_q8_sum_offset(k));
-        for (int b = args->k0 / UNIT_K; b < args->k1 / UNIT_K; b++, x += UNIT_K)
-            quantize_block(x, q + UNIT_K * b, &scale[b], &sum[b]);
+        float *half_sum = (float *)(q + act_q8_half_sum_offset(k));
+        for (int b = args->k0 / UNIT_K; b < args->k1 / UNIT_K; b++, x += UNIT_K) {
+            int halves[2];
+            quantize_block(x, q + UNIT_K * b, &scale[b], halves);
+            sum[b] = scale[b] * (float)(halves[0] + halves[1]);
+            half_sum[2 * b] = scale[b] * (float)halves[0];
+            half_sum[2 * b + 1] = scale[b] * (float)halves[1];
+        }
     }
 }
 

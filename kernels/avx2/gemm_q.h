@@ -277,18 +277,6 @@ static inline __attribute__((always_inline)) void dot_vectors(const struct trait
     }
 }
 
-/* Sums of x over k 0..15 and 16..31. */
-static inline void half_sums(const int8_t *x, float sums[2])
-{
-    __m256i v = _mm256_loadu_si256((const __m256i *)x);
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), v);
-    __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-    __m256i eights = _mm256_hadd_epi32(fours, fours);
-    __m256i all = _mm256_hadd_epi32(eights, eights);
-    sums[0] = (float)_mm256_extract_epi32(all, 0);
-    sums[1] = (float)_mm256_extract_epi32(all, 4);
-}
-
 static inline __attribute__((always_inline)) void multiply_unit(const struct traits t,
                                                                 const struct unit *unit,
                                                                 const int8_t *const x[MR],
@@ -305,18 +293,13 @@ static inline __attribute__((always_inline)) void multiply_unit(const struct tra
         dot_vectors(t, unit, t.halves ? 4 * h : 0, t.halves ? 4 * h + 4 : 8, at, rows, sums);
         for (int r = 0; r < rows; r++) {
             __m256 scale = _mm256_set1_ps(x_scale[r][u]);
-            float sum = x_sum[r][u];
-            if (t.halves && t.has_zero) {
-                float halves[2];
-                half_sums(at[r], halves);
-                sum = x_scale[r][u] * halves[h];
-            }
+            __m256 sum = _mm256_set1_ps(x_sum[r][t.halves ? 2 * u + h : u]);
             for (int c = 0; c < 2; c++) {
                 __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[r][c]), scale);
                 acc[r][c] = _mm256_fmadd_ps(dot, _mm256_load_ps(unit->scale[h] + 8 * c), acc[r][c]);
                 if (t.has_zero)
-                    acc[r][c] = _mm256_fnmadd_ps(_mm256_set1_ps(sum),
-                                                 _mm256_load_ps(unit->zero[h] + 8 * c), acc[r][c]);
+                    acc[r][c] = _mm256_fnmadd_ps(sum, _mm256_load_ps(unit->zero[h] + 8 * c),
+                                                 acc[r][c]);
             }
         }
     }
@@ -345,7 +328,7 @@ static inline __attribute__((always_inline)) void multiply_rows(const struct gem
         const int8_t *base = (const int8_t *)g->a + (size_t)(row + r) * g->a_stride;
         x[r] = base + UNIT_K * first_unit;
         x_scale[r] = (const float *)(base + act_q8_scale_offset((size_t)g->k)) + first_unit;
-        x_sum[r] = (const float *)(base + act_q8_sum_offset((size_t)g->k)) + first_unit;
+        x_sum[r] = unit_sums(base, (size_t)g->k, first_unit, t.halves);
         for (int h = 0; h < 2; h++)
             acc[r][h] = first_unit == 0
                             ? _mm256_setzero_ps()

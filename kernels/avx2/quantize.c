@@ -30,7 +30,7 @@ static float largest_magnitude(const __m256 x[4])
     return horizontal_max(max);
 }
 
-static void quantize_block(const float *x, int8_t *q, float *scale, float *sum)
+static void quantize_block(const float *x, int8_t *q, float *scale, int half_sum[2])
 {
     __m256 v[4];
     for (int i = 0; i < 4; i++)
@@ -38,13 +38,12 @@ static void quantize_block(const float *x, int8_t *q, float *scale, float *sum)
     float max = largest_magnitude(v);
     max = max > 3.4028235e38f ? 3.4028235e38f : max;
     float inverse = max > 1e-30f ? 127.0f / max : 0.0f;
-    __m256i total = _mm256_setzero_si256(), rounded[4];
+    __m256i rounded[4];
     for (int i = 0; i < 4; i++) {
         __m256 scaled = _mm256_mul_ps(v[i], _mm256_set1_ps(inverse));
         __m256 number = _mm256_cmp_ps(scaled, scaled, _CMP_ORD_Q);
         scaled = _mm256_min_ps(_mm256_max_ps(scaled, _mm256_set1_ps(-127.0f)), _mm256_set1_ps(127.0f));
         rounded[i] = _mm256_cvtps_epi32(_mm256_and_ps(scaled, number));
-        total = _mm256_add_epi32(total, rounded[i]);
     }
     /* Packing works within 128-bit lanes; the permutation puts the groups of four in order. */
     __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(rounded[0], rounded[1]),
@@ -52,7 +51,8 @@ static void quantize_block(const float *x, int8_t *q, float *scale, float *sum)
     bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     _mm256_storeu_si256((__m256i *)q, bytes);
     *scale = inverse > 0.0f ? max / 127.0f : 0.0f;
-    *sum = *scale * (float)horizontal_sum(total);
+    for (int h = 0; h < 2; h++)
+        half_sum[h] = horizontal_sum(_mm256_add_epi32(rounded[2 * h], rounded[2 * h + 1]));
 }
 
 void avx2_quantize_rows(const struct quantize_args *args)

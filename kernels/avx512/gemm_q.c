@@ -170,16 +170,6 @@ INLINE __m512i broadcast_4(const int8_t *x)
     return _mm512_set1_epi32(four);
 }
 
-/* Sum of x over 16 k. */
-INLINE float half_sum(const int8_t *x)
-{
-    __m128i v = _mm_loadu_si128((const __m128i *)x);
-    __m128i fours = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), v);
-    fours = _mm_add_epi32(fours, _mm_shuffle_epi32(fours, 0x4e));
-    fours = _mm_add_epi32(fours, _mm_shuffle_epi32(fours, 0xb1));
-    return (float)_mm_cvtsi128_si32(fours);
-}
-
 INLINE void multiply_unit(const struct traits t, const struct unit *unit, const int8_t *const x[MR],
                           const float *const x_scale[MR], const float *const x_sum[MR], int u,
                           int rows, __m512 acc[MR])
@@ -197,11 +187,10 @@ INLINE void multiply_unit(const struct traits t, const struct unit *unit, const 
         }
         const __m512 scale = _mm512_load_ps(unit->scale[h]), zero = _mm512_load_ps(unit->zero[h]);
         for (int r = 0; r < rows; r++) {
-            float sum = t.halves ? x_scale[r][u] * half_sum(x[r] + UNIT_K * u + 16 * h)
-                                 : x_sum[r][u];
+            __m512 sum = _mm512_set1_ps(x_sum[r][t.halves ? 2 * u + h : u]);
             __m512 dot = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r]), _mm512_set1_ps(x_scale[r][u]));
             acc[r] = _mm512_fmadd_ps(dot, scale, acc[r]);
-            acc[r] = _mm512_fnmadd_ps(_mm512_set1_ps(sum), zero, acc[r]);
+            acc[r] = _mm512_fnmadd_ps(sum, zero, acc[r]);
         }
     }
 }
@@ -220,7 +209,7 @@ INLINE void multiply_rows(const struct gemm_args *g, const struct traits t,
         const int8_t *base = (const int8_t *)g->a + (size_t)(row + r) * g->a_stride;
         x[r] = base + UNIT_K * first_unit;
         x_scale[r] = (const float *)(base + act_q8_scale_offset((size_t)g->k)) + first_unit;
-        x_sum[r] = (const float *)(base + act_q8_sum_offset((size_t)g->k)) + first_unit;
+        x_sum[r] = unit_sums(base, (size_t)g->k, first_unit, t.halves);
         acc[r] = first_unit == 0 ? _mm512_setzero_ps()
                                  : _mm512_maskz_loadu_ps(columns, c + (size_t)r * g->ldc);
     }

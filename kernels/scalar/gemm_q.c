@@ -117,7 +117,7 @@ static void gemm(const struct gemm_args *g, uint32_t block_id)
 
 /* ---- ACT_Q8 ---- */
 
-static void quantize_block(const float *x, int8_t *q, float *scale, float *sum)
+static void quantize_block(const float *x, int8_t *q, float *scale, int half_sum[2])
 {
     float max = 0.0f;
     for (int i = 0; i < 32; i++)
@@ -125,15 +125,14 @@ static void quantize_block(const float *x, int8_t *q, float *scale, float *sum)
     /* An infinite maximum would make NaN of everything; the largest float keeps it finite. */
     max = max > 3.4028235e38f ? 3.4028235e38f : max;
     float inverse = max > 1e-30f ? 127.0f / max : 0.0f;
-    int total = 0;
+    half_sum[0] = half_sum[1] = 0;
     for (int i = 0; i < 32; i++) {
         float value = x[i] * inverse;
         int rounded = value >= 127.0f ? 127 : value <= -127.0f ? -127 : (int)rintf(value);
         q[i] = (int8_t)(value == value ? rounded : 0);
-        total += q[i];
+        half_sum[i / 16] += q[i];
     }
     *scale = inverse > 0.0f ? max / 127.0f : 0.0f;
-    *sum = *scale * (float)total;
 }
 
 static void quantize_rows(const struct quantize_args *args)

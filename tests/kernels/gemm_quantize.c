@@ -41,7 +41,7 @@ static bool same_q8(const char *a, const char *b, int k)
 {
     size_t scales = act_q8_scale_offset((size_t)k);
     return memcmp(a, b, (size_t)k) == 0 &&
-           memcmp(a + scales, b + scales, 2 * sizeof(float) * (size_t)(k / BLOCK)) == 0;
+           memcmp(a + scales, b + scales, 4 * sizeof(float) * (size_t)(k / BLOCK)) == 0;
 }
 
 /* bf16 as float16.h rounds, NaNs of any payload included, then zeros. */
@@ -54,21 +54,25 @@ static bool is_bf16(const uint16_t *a, const float *x, int k)
     return true;
 }
 
-/* Codes are within half a step of what they stand for (blocks below 1e-30 are zeros), and `sum` is
- * the sum of the codes. */
+/* Codes are within half a step of what they stand for (blocks below 1e-30 are zeros), and the
+ * sums are those of the codes. */
 static bool is_near(const char *a, const float *x, int k)
 {
     const float *scales = (const float *)(a + act_q8_scale_offset((size_t)k));
     const float *sums = (const float *)(a + act_q8_sum_offset((size_t)k));
+    const float *half_sums = (const float *)(a + act_q8_half_sum_offset((size_t)k));
     for (int b = 0; b < k / BLOCK; b++) {
-        int total = 0;
+        int halves[2] = {0};
         bool ordinary = true; /* no NaN, no infinity */
         for (int i = BLOCK * b; i < BLOCK * (b + 1); i++) {
-            total += ((const int8_t *)a)[i];
+            halves[i % BLOCK / (BLOCK / 2)] += ((const int8_t *)a)[i];
             ordinary = ordinary && isfinite(x[i]);
         }
-        if (!isfinite(scales[b]) || !(sums[b] == scales[b] * (float)total))
+        if (!isfinite(scales[b]) || !(sums[b] == scales[b] * (float)(halves[0] + halves[1])))
             return false;
+        for (int h = 0; h < 2; h++)
+            if (!(half_sums[2 * b + h] == scales[b] * (float)halves[h]))
+                return false;
         for (int i = BLOCK * b; ordinary && i < BLOCK * (b + 1); i++)
             if (fabs((double)scales[b] * ((const int8_t *)a)[i] - x[i]) >
                 0.5001 * scales[b] + 1.001e-30)
