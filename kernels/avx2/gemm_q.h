@@ -63,6 +63,15 @@ static inline struct traits traits_of(uint32_t block_id, int bits, int block_k)
 
 /* ---- Unpacking ------------------------------------------------------------------------------- */
 
+/* codes | bits of `raw` under `mask`, raised by `by` (lowered where it is negative). Shifts go over
+ * bytes; what they carry along from a neighbour is not under the mask. */
+static inline __attribute__((always_inline)) __m256i add_bits(__m256i codes, __m256i raw, int by,
+                                                              int mask)
+{
+    __m256i bits = by < 0 ? _mm256_srli_epi16(raw, -by) : _mm256_slli_epi16(raw, by);
+    return _mm256_or_si256(codes, _mm256_and_si256(bits, _mm256_set1_epi8((char)mask)));
+}
+
 /* The 32 codes of half a vector (8 columns) as unsigned bytes. `at`: 0 or 32. */
 static inline __attribute__((always_inline)) __m256i load_codes(const uint8_t *planes, int bits,
                                                                 int vector, int at)
@@ -82,15 +91,13 @@ static inline __attribute__((always_inline)) __m256i load_codes(const uint8_t *p
     if (bits - shift >= 2) {
         __m256i raw =
             _mm256_loadu_si256((const __m256i *)(planes + VECTOR_BYTES * (vector / 4) + at));
-        __m256i two = _mm256_and_si256(_mm256_srli_epi16(raw, vector % 4 * 2), _mm256_set1_epi8(3));
-        codes = _mm256_or_si256(codes, _mm256_slli_epi16(two, shift));
+        codes = add_bits(codes, raw, shift - vector % 4 * 2, 3 << shift);
         planes += 2 * VECTOR_BYTES;
         shift += 2;
     }
     if (bits - shift == 1) {
         __m256i raw = _mm256_loadu_si256((const __m256i *)(planes + at));
-        __m256i one = _mm256_and_si256(_mm256_srli_epi16(raw, vector), _mm256_set1_epi8(1));
-        codes = _mm256_or_si256(codes, _mm256_slli_epi16(one, shift));
+        codes = add_bits(codes, raw, shift - vector, 1 << shift);
     }
     return codes;
 }

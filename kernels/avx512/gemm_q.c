@@ -42,6 +42,14 @@ INLINE __m512i load_vector(const uint8_t *planes, int vector)
     return _mm512_loadu_si512(planes + VECTOR_BYTES * vector);
 }
 
+/* codes | bits of `raw` under `mask`, raised by `by` (lowered where it is negative). Shifts go over
+ * bytes; what they carry along from a neighbour is not under the mask. */
+INLINE __m512i add_bits(__m512i codes, __m512i raw, int by, int mask)
+{
+    __m512i bits = by < 0 ? _mm512_srli_epi16(raw, (unsigned)-by) : _mm512_slli_epi16(raw, (unsigned)by);
+    return _mm512_ternarylogic_epi32(codes, bits, _mm512_set1_epi8((char)mask), 0xf8);
+}
+
 /* The stored codes of a vector as unsigned bytes. */
 INLINE __m512i load_codes(const uint8_t *planes, int bits, int vector)
 {
@@ -57,17 +65,12 @@ INLINE __m512i load_codes(const uint8_t *planes, int bits, int vector)
         shift = 4;
     }
     if (bits - shift >= 2) {
-        __m512i raw = _mm512_srli_epi16(load_vector(planes, vector / 4), vector % 4 * 2);
-        __m512i two = _mm512_and_si512(raw, _mm512_set1_epi8(3));
-        codes = _mm512_or_si512(codes, _mm512_slli_epi16(two, shift));
+        codes = add_bits(codes, load_vector(planes, vector / 4), shift - vector % 4 * 2, 3 << shift);
         planes += 2 * VECTOR_BYTES;
         shift += 2;
     }
-    if (bits - shift == 1) {
-        __m512i one = _mm512_and_si512(_mm512_srli_epi16(load_vector(planes, 0), vector),
-                                       _mm512_set1_epi8(1));
-        codes = _mm512_or_si512(codes, _mm512_slli_epi16(one, shift));
-    }
+    if (bits - shift == 1)
+        codes = add_bits(codes, load_vector(planes, 0), shift - vector, 1 << shift);
     return codes;
 }
 
