@@ -1,70 +1,166 @@
 /* The panels and records of products of packed codes; included at the end of each instruction set's
  * source, which has defined
  *
- *     MR, CHUNK_UNITS     rows of a register block, units that are unpacked at once at most
- *     struct unit         an unpacked unit of 32 k x 16 columns
+ *     MR                  rows of a register block, at most ACT_ROWS
+ *     struct unit         an unpacked unit of 32 k x 16 columns: codes and scales
  *     struct traits       what instances differ in; traits_of(block_id, bits, block_k)
- *     unpack_unit         one unit of codes with its head to a struct unit
- *     multiply_chunk      all rows times some unpacked units, added to C (set by the first unit)
- */
+ *     unpack_scales       the scales of a unit from the head of its block
+ *     unpack_unit         a unit, scales and all
+ *     struct sums         MR rows of 16 columns in registers; load_sums, store_sums
+ *     multiply_unit       adds rows times a unit, packed or unpacked, to sums
+ *
+ * Up to MR rows multiply codes as they are unpacked in registers, so that one row reads weights as
+ * fast as memory gives them. For more rows a chunk of a panel is unpacked once into L1. */
 
-/* How far ahead of unpacking memory is asked for codes; bytes of codes that one row, or a few,
- * unpack at once: longer bursts wait for memory, which then waits for the products. */
-enum { PREFETCH_UNITS = 16, ONE_ROW_BURST = 1024, FEW_ROWS_BURST = 2048 };
+/* Units that are unpacked at once (12 KiB: half of an L1 that two hyperthreads share), and how far
+ * ahead of its use memory is asked for. */
+enum { CHUNK_UNITS = 16, PREFETCH_UNITS = 16 };
 
-static inline int units_at_once(int m, int unit_bytes)
+/* Columns j .. j + 15 of a packed matrix. */
+struct panel {
+    const struct panel_format *format;
+    const uint8_t *codes, *heads;
+    const uint8_t *next; /* the panel that is read after it; NULL: none is */
+    int n_units;
+};
+
+static inline struct panel panel_at(const struct gemm_args *g, const struct panel_format *format,
+                                    int j)
 {
-    int burst = (m == 1 ? ONE_ROW_BURST : FEW_ROWS_BURST) / unit_bytes;
-    return m > MR || burst > CHUNK_UNITS ? CHUNK_UNITS : burst;
+    const size_t bytes = panel_bytes(format, g->k);
+    const uint8_t *codes = (const uint8_t *)g->w + (size_t)(j / PANEL_COLUMNS) * bytes;
+    return (struct panel){
+        .format = format,
+        .codes = codes,
+        .heads = codes + panel_codes_bytes(format, g->k),
+        .next = j + PANEL_COLUMNS < g->n1 ? codes + bytes : g->next,
+        .n_units = g->k / UNIT_K,
+    };
 }
 
-/* Asks for unit u of a panel and its head. u may be one of the first of the panel that is read
- * after it, `next`; NULL: none is. Hardware prefetches neither over the heads' stream to another
- * panel's codes nor, soon enough, the few heads of a panel. */
-static inline __attribute__((always_inline)) void
-prefetch_unit(const struct panel_format *format, const struct traits t, const uint8_t *panel, int k,
-              int u, const uint8_t *next)
+static inline const uint8_t *unit_planes(const struct panel *panel, const struct traits t, int u)
 {
-    const int n_units = k / UNIT_K, units_in_block = t.block_k / UNIT_K;
-    if (u >= n_units) {
-        if (!next)
+    return panel->codes + (size_t)(u * t.bits) * VECTOR_BYTES;
+}
+
+static inline const uint8_t *unit_head(const struct panel *panel, const struct traits t, int u)
+{
+    return panel->heads + (size_t)(u / (t.block_k / UNIT_K)) * (size_t)panel->format->head_bytes;
+}
+
+/* Asks for unit u, which may be one of the first of the next panel, and its head. Hardware
+ * prefetches neither over the heads' stream to another panel's codes nor, soon enough, the few
+ * heads of a panel. */
+INLINE void prefetch_unit(const struct panel *panel, const struct traits t, int u)
+{
+    const int units_in_block = t.block_k / UNIT_K;
+    struct panel of = *panel;
+    if (u >= of.n_units) {
+        if (!of.next)
             return;
-        panel = next;
-        u = u - n_units < n_units ? u - n_units : n_units - 1;
+        of.heads = of.next + (of.heads - of.codes);
+        of.codes = of.next;
+        u = u - of.n_units < of.n_units ? u - of.n_units : of.n_units - 1;
     }
-    const char *codes = (const char *)panel + (size_t)(u * t.bits) * VECTOR_BYTES;
     for (int i = 0; i < t.bits; i++) /* a unit is so many cache lines */
-        _mm_prefetch(codes + 64 * i, _MM_HINT_T0);
-    const char *head = (const char *)panel + panel_codes_bytes(format, k) +
-                       (size_t)(u / units_in_block) * (size_t)format->head_bytes;
-    for (int at = 0; u % units_in_block == 0 && at < format->head_bytes; at += 64)
-        _mm_prefetch(head + at, _MM_HINT_T0);
+        _mm_prefetch((const char *)unit_planes(&of, t, u) + 64 * i, _MM_HINT_T0);
+    for (int at = 0; u % units_in_block == 0 && at < of.format->head_bytes; at += 64)
+        _mm_prefetch((const char *)unit_head(&of, t, u) + at, _MM_HINT_T0);
 }
 
-static inline __attribute__((always_inline)) void gemm_type(const struct gemm_args *g,
-                                                            const struct traits t)
+/* All rows of g (`rows`, 1 .. MR) times a panel. */
+INLINE void multiply_few(const struct gemm_args *g, const struct traits t,
+                         const struct panel *panel, int rows, float *c, int n_columns)
+{
+    const struct act_rows x = act_rows_at(g, 0, rows, 0, t.halves);
+    struct sums sums;
+    zero_sums(&sums, rows);
+    for (int u = 0; u < panel->n_units; u++) {
+        prefetch_unit(panel, t, u + PREFETCH_UNITS);
+        struct unit_scales scales;
+        unpack_scales(&scales, t, unit_head(panel, t, u), u % (t.block_k / UNIT_K));
+        const struct operand b = {
+            .is_packed = true, .planes = unit_planes(panel, t, u), .scales = &scales};
+        multiply_unit(t, &b, &x, u, rows, &sums);
+    }
+    store_sums(&sums, rows, c, g->ldc, n_columns);
+}
+
+/* `rows` (1 .. MR) rows from `row` on times a chunk of n_units, added to C [rows, n_columns], which
+ * the first chunk sets. */
+INLINE void multiply_block(const struct gemm_args *g, const struct traits t,
+                           const struct unit *units, int first_unit, int n_units, int row, int rows,
+                           float *c, int n_columns)
+{
+    const struct act_rows x = act_rows_at(g, row, rows, first_unit, t.halves);
+    struct sums sums;
+    c += (size_t)row * g->ldc;
+    if (first_unit == 0)
+        zero_sums(&sums, rows);
+    else
+        load_sums(&sums, rows, c, g->ldc, n_columns);
+    for (int u = 0; u < n_units; u++) {
+        const struct operand b = {.codes = units[u].codes, .scales = &units[u].scales};
+        multiply_unit(t, &b, &x, u, rows, &sums);
+    }
+    store_sums(&sums, rows, c, g->ldc, n_columns);
+}
+
+/* CALL(n) for n == rows, up to MR, with n a constant. */
+#define FOR_ROWS(rows, CALL)                                                                       \
+    switch (rows) {                                                                                \
+    case 1: CALL(1); break;                                                                        \
+    case 2: CALL(2); break;                                                                        \
+    case 3: CALL(3); break;                                                                        \
+    case 4: CALL(4); break;                                                                        \
+    case 5: if (MR >= 5) CALL(5); break;                                                           \
+    case 6: if (MR >= 6) CALL(6); break;                                                           \
+    case 7: if (MR >= 7) CALL(7); break;                                                           \
+    case 8: if (MR >= 8) CALL(8); break;                                                           \
+    default: break;                                                                                \
+    }
+
+INLINE void multiply_chunk(const struct gemm_args *g, const struct traits t,
+                           const struct unit *units, int first_unit, int n_units, float *c,
+                           int n_columns)
+{
+    int i = 0;
+    for (; i + MR <= g->m; i += MR)
+        multiply_block(g, t, units, first_unit, n_units, i, MR, c, n_columns);
+#define BLOCK(rows) multiply_block(g, t, units, first_unit, n_units, i, rows, c, n_columns)
+    FOR_ROWS(g->m - i, BLOCK)
+#undef BLOCK
+}
+
+INLINE void multiply_many(const struct gemm_args *g, const struct traits t,
+                          const struct panel *panel, float *c, int n_columns)
 {
     struct unit *units = g->scratch;
-    const struct panel_format *format = panel_format_find(t.block_id);
-    const int units_in_block = t.block_k / UNIT_K, n_units = g->k / UNIT_K;
-    const int unit_bytes = t.bits * VECTOR_BYTES, chunk = units_at_once(g->m, unit_bytes);
-    for (int j = g->n0; j < g->n1; j += PANEL_COLUMNS) {
-        const uint8_t *codes =
-            (const uint8_t *)g->w + (size_t)(j / PANEL_COLUMNS) * panel_bytes(format, g->k);
-        const uint8_t *heads = codes + panel_codes_bytes(format, g->k);
-        int columns = g->n1 - j < PANEL_COLUMNS ? g->n1 - j : PANEL_COLUMNS;
-        const uint8_t *next =
-            j + PANEL_COLUMNS < g->n1 ? codes + panel_bytes(format, g->k) : g->next;
-        for (int first = 0; first < n_units; first += chunk) {
-            int count = n_units - first < chunk ? n_units - first : chunk;
-            for (int u = first; u < first + count; u++) {
-                prefetch_unit(format, t, codes, g->k, u + PREFETCH_UNITS, next);
-                unpack_unit(&units[u - first], t, codes + (size_t)u * (size_t)unit_bytes,
-                            heads + (size_t)(u / units_in_block) * (size_t)format->head_bytes,
-                            u % units_in_block);
-            }
-            multiply_chunk(g, t, units, first, count, g->c + (j - g->n0), columns);
+    for (int first = 0; first < panel->n_units; first += CHUNK_UNITS) {
+        int left = panel->n_units - first, count = left < CHUNK_UNITS ? left : CHUNK_UNITS;
+        for (int u = first; u < first + count; u++) {
+            prefetch_unit(panel, t, u + PREFETCH_UNITS);
+            unpack_unit(&units[u - first], t, unit_planes(panel, t, u), unit_head(panel, t, u),
+                        u % (t.block_k / UNIT_K));
         }
+        multiply_chunk(g, t, units, first, count, c, n_columns);
+    }
+}
+
+INLINE void gemm_type(const struct gemm_args *g, const struct traits t)
+{
+    const struct panel_format *format = panel_format_find(t.block_id);
+    for (int j = g->n0; j < g->n1; j += PANEL_COLUMNS) {
+        const struct panel panel = panel_at(g, format, j);
+        float *c = g->c + (j - g->n0);
+        int n_columns = g->n1 - j < PANEL_COLUMNS ? g->n1 - j : PANEL_COLUMNS;
+        if (g->m > MR) {
+            multiply_many(g, t, &panel, c, n_columns);
+            continue;
+        }
+#define FEW(rows) multiply_few(g, t, &panel, rows, c, n_columns)
+        FOR_ROWS(g->m, FEW)
+#undef FEW
     }
 }
 

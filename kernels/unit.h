@@ -35,12 +35,29 @@ static inline bool unit_has_halves(uint32_t block_id)
     return block_id == BLOCK_Q2_K || block_id == BLOCK_Q3_K || block_id == BLOCK_Q6_K;
 }
 
-/* The sums of a row of ACT_Q8 that go with the scales of units from `unit` on: one for each unit, or
- * for each of its halves. */
-static inline const float *unit_sums(const int8_t *row, size_t k, int unit, bool halves)
+/* Rows of ACT_Q8 that are multiplied at once. `sum` goes with the scales of weights: one for each
+ * unit of 32 k, or for each of its halves. */
+enum { ACT_ROWS = 8 };
+
+struct act_rows {
+    const int8_t *x[ACT_ROWS];
+    const float *scale[ACT_ROWS], *sum[ACT_ROWS];
+};
+
+/* `rows` rows of g from `row` on, from unit `unit` on. */
+static inline __attribute__((always_inline)) struct act_rows
+act_rows_at(const struct gemm_args *g, int row, int rows, int unit, bool halves)
 {
-    return halves ? (const float *)(row + act_q8_half_sum_offset(k)) + 2 * unit
-                  : (const float *)(row + act_q8_sum_offset(k)) + unit;
+    struct act_rows at;
+    const size_t k = (size_t)g->k;
+    for (int r = 0; r < rows; r++) {
+        const int8_t *base = (const int8_t *)g->a + (size_t)(row + r) * g->a_stride;
+        at.x[r] = base + UNIT_K * unit;
+        at.scale[r] = (const float *)(base + act_q8_scale_offset(k)) + unit;
+        at.sum[r] = halves ? (const float *)(base + act_q8_half_sum_offset(k)) + 2 * unit
+                           : (const float *)(base + act_q8_sum_offset(k)) + unit;
+    }
+    return at;
 }
 
 /* 32 floats to codes q [32] and their scale, with sums of the codes of either half. */

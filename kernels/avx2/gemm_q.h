@@ -1,8 +1,8 @@
 /* Products of packed codes and 8-bit activations with 32-byte vectors; compiled twice, with plain
  * AVX2 and (DOT_VNNI) with the 4-way dot product of AVX-VNNI.
  *
- * A chunk of a panel (CHUNK_UNITS units of 32 k x 16 columns) is unpacked once into scratch that
- * stays in L1, as bytes with their scales; then blocks of MR rows are multiplied with it:
+ * Units of 32 k x 16 columns become bytes with their scales, in registers or in scratch that stays
+ * in L1 (kernels/code_products.h), and are multiplied with up to MR rows:
  *
  *     weight = scale * code - zero        C += x_scale * scale * (codes . x) - zero * x_sum
  *
@@ -17,13 +17,21 @@
 #include "kernels/registry.h"
 #include "kernels/unit.h"
 
-enum { MR = 4, CHUNK_UNITS = 8, HALF_COLUMNS = 8 };
+enum { MR = 4, HALF_COLUMNS = 8 };
+
+/* Loops whose counter must become a constant. */
+#define UNROLLED _Pragma("GCC unroll 8")
+#define INLINE static inline __attribute__((always_inline))
+
+/* [half of k][half of the 16 columns]; the second half of k only where the halves differ. */
+struct unit_scales {
+    __m256 scale[2][2], zero[2][2];
+};
 
 /* 32 k x 16 columns, unpacked. */
 struct unit {
-    uint8_t codes[UNIT_VECTORS][VECTOR_BYTES];
-    float scale[2][PANEL_COLUMNS]; /* [half of k]; the second only where the halves differ */
-    float zero[2][PANEL_COLUMNS];
+    __m256i codes[UNIT_VECTORS][2];
+    struct unit_scales scales;
 };
 
 /* What the compiler specialises on: every field is a constant where a kernel is instantiated. */
@@ -65,7 +73,7 @@ static inline struct traits traits_of(uint32_t block_id, int bits, int block_k)
 
 /* codes | bits of `raw` under `mask`, raised by `by` (lowered where it is negative). Shifts go over
  * bytes; what they carry along from a neighbour is not under the mask. */
-static inline __attribute__((always_inline)) __m256i add_bits(__m256i codes, __m256i raw, int by,
+INLINE __m256i add_bits(__m256i codes, __m256i raw, int by,
                                                               int mask)
 {
     __m256i bits = by < 0 ? _mm256_srli_epi16(raw, -by) : _mm256_slli_epi16(raw, by);
@@ -73,7 +81,7 @@ static inline __attribute__((always_inline)) __m256i add_bits(__m256i codes, __m
 }
 
 /* The 32 codes of half a vector (8 columns) as unsigned bytes. `at`: 0 or 32. */
-static inline __attribute__((always_inline)) __m256i load_codes(const uint8_t *planes, int bits,
+INLINE __m256i load_codes(const uint8_t *planes, int bits,
                                                                 int vector, int at)
 {
     const __m256i mask4 = _mm256_set1_epi8(15);
@@ -113,7 +121,7 @@ static inline int code_offset(const struct traits t)
 }
 
 /* From stored codes to those that the dot product takes. */
-static inline __attribute__((always_inline)) __m256i map_codes(__m256i codes, const struct traits t)
+INLINE __m256i map_codes(__m256i codes, const struct traits t)
 {
     const int8_t *table = unit_table(t.block_id);
     if (table) {
@@ -144,7 +152,7 @@ static inline __m256 load_nibbles(const uint8_t *bytes, int shift)
 }
 
 /* Scale and minimum (weight = scale * value - minimum) of 8 columns of half `h` of unit `u`. */
-static inline __attribute__((always_inline)) void load_scales(const struct traits t,
+INLINE void load_scales(const struct traits t,
                                                               const uint8_t *head, int u, int h,
                                                               int column, __m256 *scale,
                                                               __m256 *minimum)
@@ -192,31 +200,33 @@ static inline __attribute__((always_inline)) void load_scales(const struct trait
     }
 }
 
-static inline __attribute__((always_inline)) void unpack_unit(struct unit *unit,
-                                                              const struct traits t,
-                                                              const uint8_t *planes,
-                                                              const uint8_t *head, int u)
+INLINE void unpack_scales(struct unit_scales *scales, const struct traits t, const uint8_t *head,
+                          int u)
 {
-    for (int v = 0; v < UNIT_VECTORS; v++)
-        for (int at = 0; at < VECTOR_BYTES; at += 32)
-            _mm256_store_si256((__m256i *)(unit->codes[v] + at),
-                               map_codes(load_codes(planes, t.bits, v, at), t));
     const __m256 offset = _mm256_set1_ps((float)code_offset(t));
     for (int h = 0; h < 1 + t.halves; h++) {
-        for (int column = 0; column < PANEL_COLUMNS; column += HALF_COLUMNS) {
-            __m256 scale, minimum;
-            load_scales(t, head, u, h, column, &scale, &minimum);
-            _mm256_store_ps(unit->scale[h] + column, scale);
+        for (int c = 0; c < 2; c++) {
+            __m256 minimum;
+            load_scales(t, head, u, h, HALF_COLUMNS * c, &scales->scale[h][c], &minimum);
             if (t.has_zero)
-                _mm256_store_ps(unit->zero[h] + column, _mm256_fmadd_ps(scale, offset, minimum));
+                scales->zero[h][c] = _mm256_fmadd_ps(scales->scale[h][c], offset, minimum);
         }
     }
+}
+
+INLINE void unpack_unit(struct unit *unit, const struct traits t, const uint8_t *planes,
+                        const uint8_t *head, int u)
+{
+    for (int v = 0; v < UNIT_VECTORS; v++)
+        for (int c = 0; c < 2; c++)
+            unit->codes[v][c] = map_codes(load_codes(planes, t.bits, v, 32 * c), t);
+    unpack_scales(&unit->scales, t, head, u);
 }
 
 /* ---- The micro-kernel: MR rows x 16 columns x one unit --------------------------------------- */
 
 /* Adds the dot products of four k for 8 columns to 32-bit sums. */
-static inline __attribute__((always_inline)) __m256i add_dot(__m256i sum, __m256i codes, __m256i x,
+INLINE __m256i add_dot(__m256i sum, __m256i codes, __m256i x,
                                                              bool signed_codes)
 {
     if (signed_codes) {
@@ -238,26 +248,39 @@ static inline __m256i broadcast_4(const int8_t *x)
     return _mm256_set1_epi32(four);
 }
 
-/* sums[r][c] = codes . x of vectors [first, last), for R rows and both halves of the columns. */
-static inline __attribute__((always_inline)) void dot_vectors(const struct traits t,
-                                                              const struct unit *unit, int first,
-                                                              int last, const int8_t *const x[MR],
-                                                              int rows, __m256i sums[MR][2])
+/* A unit whose codes are still packed, in `planes`, or lie in `codes`. */
+struct operand {
+    bool is_packed;
+    const uint8_t *planes;
+    const __m256i (*codes)[2];
+    const struct unit_scales *scales;
+};
+
+/* 8 columns of a vector. */
+INLINE __m256i operand_codes(const struct operand *b, const struct traits t, int v, int c)
+{
+    return b->is_packed ? map_codes(load_codes(b->planes, t.bits, v, 32 * c), t) : b->codes[v][c];
+}
+
+/* dots[r][c] = codes . x of vectors [first, last), for R rows and both halves of the columns. */
+INLINE void dot_vectors(const struct traits t, const struct operand *b, int first, int last,
+                        const struct act_rows *a, int u, int rows, __m256i dots[MR][2])
 {
     for (int r = 0; r < rows; r++)
-        sums[r][0] = sums[r][1] = _mm256_setzero_si256();
+        dots[r][0] = dots[r][1] = _mm256_setzero_si256();
 #ifndef DOT_VNNI
     if (t.pairs > 1) {
+        UNROLLED
         for (int start = first; start < last; start += t.pairs) {
             __m256i pair_sums[MR][2];
             for (int r = 0; r < rows; r++)
                 pair_sums[r][0] = pair_sums[r][1] = _mm256_setzero_si256();
             int end = start + t.pairs < last ? start + t.pairs : last;
+            UNROLLED
             for (int v = start; v < end; v++) {
-                __m256i low = _mm256_load_si256((const __m256i *)unit->codes[v]);
-                __m256i high = _mm256_load_si256((const __m256i *)(unit->codes[v] + 32));
+                __m256i low = operand_codes(b, t, v, 0), high = operand_codes(b, t, v, 1);
                 for (int r = 0; r < rows; r++) {
-                    __m256i four = broadcast_4(x[r] + 4 * v);
+                    __m256i four = broadcast_4(a->x[r] + UNIT_K * u + 4 * v);
                     pair_sums[r][0] =
                         _mm256_add_epi16(pair_sums[r][0], _mm256_maddubs_epi16(low, four));
                     pair_sums[r][1] =
@@ -267,102 +290,74 @@ static inline __attribute__((always_inline)) void dot_vectors(const struct trait
             const __m256i ones = _mm256_set1_epi16(1);
             for (int r = 0; r < rows; r++)
                 for (int c = 0; c < 2; c++)
-                    sums[r][c] = _mm256_add_epi32(sums[r][c],
+                    dots[r][c] = _mm256_add_epi32(dots[r][c],
                                                   _mm256_madd_epi16(pair_sums[r][c], ones));
         }
         return;
     }
 #endif
+    UNROLLED
     for (int v = first; v < last; v++) {
-        __m256i low = _mm256_load_si256((const __m256i *)unit->codes[v]);
-        __m256i high = _mm256_load_si256((const __m256i *)(unit->codes[v] + 32));
+        __m256i low = operand_codes(b, t, v, 0), high = operand_codes(b, t, v, 1);
         for (int r = 0; r < rows; r++) {
-            __m256i four = broadcast_4(x[r] + 4 * v);
-            sums[r][0] = add_dot(sums[r][0], low, four, t.signed_codes);
-            sums[r][1] = add_dot(sums[r][1], high, four, t.signed_codes);
+            __m256i four = broadcast_4(a->x[r] + UNIT_K * u + 4 * v);
+            dots[r][0] = add_dot(dots[r][0], low, four, t.signed_codes);
+            dots[r][1] = add_dot(dots[r][1], high, four, t.signed_codes);
         }
     }
 }
 
-static inline __attribute__((always_inline)) void multiply_unit(const struct traits t,
-                                                                const struct unit *unit,
-                                                                const int8_t *const x[MR],
-                                                                const float *const x_scale[MR],
-                                                                const float *const x_sum[MR],
-                                                                int u, int rows,
-                                                                __m256 acc[MR][2])
+/* Of up to MR rows and 16 columns. */
+struct sums {
+    __m256 of[MR][2];
+};
+
+INLINE void zero_sums(struct sums *sums, int rows)
 {
-    const int8_t *at[MR];
     for (int r = 0; r < rows; r++)
-        at[r] = x[r] + UNIT_K * u;
+        sums->of[r][0] = sums->of[r][1] = _mm256_setzero_ps();
+}
+
+INLINE __m256i column_mask(int n_columns)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n_columns),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+INLINE void load_sums(struct sums *sums, int rows, const float *c, size_t ldc, int n_columns)
+{
+    for (int r = 0; r < rows; r++)
+        for (int h = 0; h < 2; h++)
+            sums->of[r][h] = _mm256_maskload_ps(c + (size_t)r * ldc + HALF_COLUMNS * h,
+                                                column_mask(n_columns - HALF_COLUMNS * h));
+}
+
+INLINE void store_sums(const struct sums *sums, int rows, float *c, size_t ldc, int n_columns)
+{
+    for (int r = 0; r < rows; r++)
+        for (int h = 0; h < 2; h++)
+            _mm256_maskstore_ps(c + (size_t)r * ldc + HALF_COLUMNS * h,
+                                column_mask(n_columns - HALF_COLUMNS * h), sums->of[r][h]);
+}
+
+INLINE void multiply_unit(const struct traits t, const struct operand *b, const struct act_rows *a,
+                          int u, int rows, struct sums *sums)
+{
+    UNROLLED
     for (int h = 0; h < 1 + t.halves; h++) {
-        __m256i sums[MR][2];
-        dot_vectors(t, unit, t.halves ? 4 * h : 0, t.halves ? 4 * h + 4 : 8, at, rows, sums);
+        __m256i dots[MR][2];
+        dot_vectors(t, b, t.halves ? 4 * h : 0, t.halves ? 4 * h + 4 : 8, a, u, rows, dots);
         for (int r = 0; r < rows; r++) {
-            __m256 scale = _mm256_set1_ps(x_scale[r][u]);
-            __m256 sum = _mm256_set1_ps(x_sum[r][t.halves ? 2 * u + h : u]);
+            __m256 x_scale = _mm256_set1_ps(a->scale[r][u]);
+            __m256 sum = _mm256_set1_ps(a->sum[r][t.halves ? 2 * u + h : u]);
             for (int c = 0; c < 2; c++) {
-                __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[r][c]), scale);
-                acc[r][c] = _mm256_fmadd_ps(dot, _mm256_load_ps(unit->scale[h] + 8 * c), acc[r][c]);
+                __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[r][c]), x_scale);
+                __m256 *to = &sums->of[r][c];
+                *to = _mm256_fmadd_ps(dot, b->scales->scale[h][c], *to);
                 if (t.has_zero)
-                    acc[r][c] = _mm256_fnmadd_ps(sum, _mm256_load_ps(unit->zero[h] + 8 * c),
-                                                 acc[r][c]);
+                    *to = _mm256_fnmadd_ps(sum, b->scales->zero[h][c], *to);
             }
         }
-    }
-}
-
-/* ---- Panels ---------------------------------------------------------------------------------- */
-
-static inline __m256i column_mask(int columns)
-{
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(columns), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
-/* `rows` (1 .. MR) rows times a chunk of n_units, added to C [rows, columns] (set by the first). */
-static inline __attribute__((always_inline)) void multiply_rows(const struct gemm_args *g,
-                                                                const struct traits t,
-                                                                const struct unit *units,
-                                                                int first_unit, int n_units,
-                                                                int row, int rows, float *c,
-                                                                int columns)
-{
-    const int8_t *x[MR];
-    const float *x_scale[MR], *x_sum[MR];
-    __m256 acc[MR][2];
-    __m256i mask[2] = {column_mask(columns), column_mask(columns - HALF_COLUMNS)};
-    for (int r = 0; r < rows; r++) {
-        const int8_t *base = (const int8_t *)g->a + (size_t)(row + r) * g->a_stride;
-        x[r] = base + UNIT_K * first_unit;
-        x_scale[r] = (const float *)(base + act_q8_scale_offset((size_t)g->k)) + first_unit;
-        x_sum[r] = unit_sums(base, (size_t)g->k, first_unit, t.halves);
-        for (int h = 0; h < 2; h++)
-            acc[r][h] = first_unit == 0
-                            ? _mm256_setzero_ps()
-                            : _mm256_maskload_ps(c + (size_t)r * g->ldc + 8 * h, mask[h]);
-    }
-    for (int u = 0; u < n_units; u++)
-        multiply_unit(t, &units[u], x, x_scale, x_sum, u, rows, acc);
-    for (int r = 0; r < rows; r++)
-        for (int h = 0; h < 2; h++)
-            _mm256_maskstore_ps(c + (size_t)r * g->ldc + 8 * h, mask[h], acc[r][h]);
-}
-
-static inline __attribute__((always_inline)) void multiply_chunk(const struct gemm_args *g,
-                                                                 const struct traits t,
-                                                                 const struct unit *units,
-                                                                 int first_unit, int n_units,
-                                                                 float *c, int columns)
-{
-    int i = 0;
-    for (; i + MR <= g->m; i += MR)
-        multiply_rows(g, t, units, first_unit, n_units, i, MR, c + (size_t)i * g->ldc, columns);
-    c += (size_t)i * g->ldc;
-    switch (g->m - i) {
-    case 3: multiply_rows(g, t, units, first_unit, n_units, i, 3, c, columns); break;
-    case 2: multiply_rows(g, t, units, first_unit, n_units, i, 2, c, columns); break;
-    case 1: multiply_rows(g, t, units, first_unit, n_units, i, 1, c, columns); break;
-    default: break;
     }
 }
 

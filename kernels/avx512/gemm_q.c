@@ -1,8 +1,8 @@
 /* Products of packed codes and 8-bit activations with AVX-512 VNNI: a vector of a unit is one
  * register of 16 columns x 4 k, and an instruction adds 16 dot products of four.
  *
- * As in kernels/avx2/gemm_q.h a chunk of a panel is unpacked once into L1 and MR rows at a time are
- * multiplied with it; codes are always unsigned, their offset is part of `zero`. */
+ * As in kernels/avx2/gemm_q.h up to MR rows are multiplied with unpacked units; codes are always
+ * unsigned, their offset is part of `zero`. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -10,12 +10,16 @@
 #include "kernels/registry.h"
 #include "kernels/unit.h"
 
-enum { MR = 8, CHUNK_UNITS = 8 };
+enum { MR = 8 };
+
+/* [half of k] of the 16 columns; the second only where the halves differ. */
+struct unit_scales {
+    __m512 scale[2], zero[2];
+};
 
 struct unit {
-    uint8_t codes[UNIT_VECTORS][VECTOR_BYTES];
-    float scale[2][PANEL_COLUMNS]; /* [half of k]; the second only where the halves differ */
-    float zero[2][PANEL_COLUMNS];
+    __m512i codes[UNIT_VECTORS];
+    struct unit_scales scales;
 };
 
 /* Constants of an instantiation. */
@@ -26,6 +30,8 @@ struct traits {
     int offset;  /* unsigned code - value */
 };
 
+/* Loops whose counter must become a constant. */
+#define UNROLLED _Pragma("GCC unroll 8")
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE struct traits traits_of(uint32_t block_id, int bits, int block_k)
@@ -150,18 +156,23 @@ INLINE void load_scales(const struct traits t, const uint8_t *head, int u, int h
     }
 }
 
+INLINE void unpack_scales(struct unit_scales *scales, const struct traits t, const uint8_t *head,
+                          int u)
+{
+    for (int h = 0; h < 1 + t.halves; h++) {
+        __m512 minimum;
+        load_scales(t, head, u, h, &scales->scale[h], &minimum);
+        scales->zero[h] =
+            _mm512_fmadd_ps(scales->scale[h], _mm512_set1_ps((float)t.offset), minimum);
+    }
+}
+
 INLINE void unpack_unit(struct unit *unit, const struct traits t, const uint8_t *planes,
                         const uint8_t *head, int u)
 {
     for (int v = 0; v < UNIT_VECTORS; v++)
-        _mm512_store_si512(unit->codes[v], map_codes(load_codes(planes, t.bits, v), t));
-    for (int h = 0; h < 1 + t.halves; h++) {
-        __m512 scale, minimum;
-        load_scales(t, head, u, h, &scale, &minimum);
-        _mm512_store_ps(unit->scale[h], scale);
-        _mm512_store_ps(unit->zero[h],
-                        _mm512_fmadd_ps(scale, _mm512_set1_ps((float)t.offset), minimum));
-    }
+        unit->codes[v] = map_codes(load_codes(planes, t.bits, v), t);
+    unpack_scales(&unit->scales, t, head, u);
 }
 
 /* ---- The micro-kernel: MR rows x 16 columns x one unit --------------------------------------- */
@@ -173,67 +184,71 @@ INLINE __m512i broadcast_4(const int8_t *x)
     return _mm512_set1_epi32(four);
 }
 
-INLINE void multiply_unit(const struct traits t, const struct unit *unit, const int8_t *const x[MR],
-                          const float *const x_scale[MR], const float *const x_sum[MR], int u,
-                          int rows, __m512 acc[MR])
+/* A unit whose codes are still packed, in `planes`, or lie in `codes`. */
+struct operand {
+    bool is_packed;
+    const uint8_t *planes;
+    const __m512i *codes;
+    const struct unit_scales *scales;
+};
+
+INLINE __m512i operand_codes(const struct operand *b, const struct traits t, int v)
+{
+    return b->is_packed ? map_codes(load_codes(b->planes, t.bits, v), t) : b->codes[v];
+}
+
+/* Of up to MR rows and 16 columns. */
+struct sums {
+    __m512 of[MR];
+};
+
+INLINE void zero_sums(struct sums *sums, int rows)
+{
+    for (int r = 0; r < rows; r++)
+        sums->of[r] = _mm512_setzero_ps();
+}
+
+INLINE __mmask16 column_mask(int n_columns)
+{
+    return (__mmask16)((1u << n_columns) - 1);
+}
+
+INLINE void load_sums(struct sums *sums, int rows, const float *c, size_t ldc, int n_columns)
+{
+    for (int r = 0; r < rows; r++)
+        sums->of[r] = _mm512_maskz_loadu_ps(column_mask(n_columns), c + (size_t)r * ldc);
+}
+
+INLINE void store_sums(const struct sums *sums, int rows, float *c, size_t ldc, int n_columns)
+{
+    for (int r = 0; r < rows; r++)
+        _mm512_mask_storeu_ps(c + (size_t)r * ldc, column_mask(n_columns), sums->of[r]);
+}
+
+INLINE void multiply_unit(const struct traits t, const struct operand *b, const struct act_rows *a,
+                          int u, int rows, struct sums *sums)
 {
     const int vectors = t.halves ? UNIT_VECTORS / 2 : UNIT_VECTORS;
+    UNROLLED
     for (int h = 0; h < 1 + t.halves; h++) {
-        __m512i sums[MR];
+        __m512i dots[MR];
         for (int r = 0; r < rows; r++)
-            sums[r] = _mm512_setzero_si512();
+            dots[r] = _mm512_setzero_si512();
+        UNROLLED
         for (int v = h * vectors; v < (h + 1) * vectors; v++) {
-            __m512i codes = _mm512_load_si512(unit->codes[v]);
+            __m512i codes = operand_codes(b, t, v);
             for (int r = 0; r < rows; r++)
-                sums[r] = _mm512_dpbusd_epi32(sums[r], codes,
-                                              broadcast_4(x[r] + UNIT_K * u + 4 * v));
+                dots[r] = _mm512_dpbusd_epi32(dots[r], codes,
+                                              broadcast_4(a->x[r] + UNIT_K * u + 4 * v));
         }
-        const __m512 scale = _mm512_load_ps(unit->scale[h]), zero = _mm512_load_ps(unit->zero[h]);
+        const __m512 scale = b->scales->scale[h], zero = b->scales->zero[h];
         for (int r = 0; r < rows; r++) {
-            __m512 sum = _mm512_set1_ps(x_sum[r][t.halves ? 2 * u + h : u]);
-            __m512 dot = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r]), _mm512_set1_ps(x_scale[r][u]));
-            acc[r] = _mm512_fmadd_ps(dot, scale, acc[r]);
-            acc[r] = _mm512_fnmadd_ps(sum, zero, acc[r]);
+            __m512 sum = _mm512_set1_ps(a->sum[r][t.halves ? 2 * u + h : u]);
+            __m512 dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[r]), _mm512_set1_ps(a->scale[r][u]));
+            sums->of[r] = _mm512_fmadd_ps(dot, scale, sums->of[r]);
+            sums->of[r] = _mm512_fnmadd_ps(sum, zero, sums->of[r]);
         }
     }
-}
-
-/* ---- Panels ---------------------------------------------------------------------------------- */
-
-/* `rows` (1 .. MR) rows times a chunk of n_units, added to C [rows, columns] (set by the first). */
-INLINE void multiply_rows(const struct gemm_args *g, const struct traits t,
-                          const struct unit *units, int first_unit, int n_units, int row, int rows,
-                          float *c, __mmask16 columns)
-{
-    const int8_t *x[MR];
-    const float *x_scale[MR], *x_sum[MR];
-    __m512 acc[MR];
-    for (int r = 0; r < rows; r++) {
-        const int8_t *base = (const int8_t *)g->a + (size_t)(row + r) * g->a_stride;
-        x[r] = base + UNIT_K * first_unit;
-        x_scale[r] = (const float *)(base + act_q8_scale_offset((size_t)g->k)) + first_unit;
-        x_sum[r] = unit_sums(base, (size_t)g->k, first_unit, t.halves);
-        acc[r] = first_unit == 0 ? _mm512_setzero_ps()
-                                 : _mm512_maskz_loadu_ps(columns, c + (size_t)r * g->ldc);
-    }
-    for (int u = 0; u < n_units; u++)
-        multiply_unit(t, &units[u], x, x_scale, x_sum, u, rows, acc);
-    for (int r = 0; r < rows; r++)
-        _mm512_mask_storeu_ps(c + (size_t)r * g->ldc, columns, acc[r]);
-}
-
-INLINE void multiply_chunk(const struct gemm_args *g, const struct traits t,
-                           const struct unit *units, int first_unit, int n_units, float *c,
-                           int n_columns)
-{
-    const __mmask16 columns = (__mmask16)((1u << n_columns) - 1);
-    int i = 0;
-    for (; i + MR <= g->m; i += MR, c += MR * g->ldc)
-        multiply_rows(g, t, units, first_unit, n_units, i, MR, c, columns);
-    for (; i + 4 <= g->m; i += 4, c += 4 * g->ldc)
-        multiply_rows(g, t, units, first_unit, n_units, i, 4, c, columns);
-    for (; i < g->m; i++, c += g->ldc)
-        multiply_rows(g, t, units, first_unit, n_units, i, 1, c, columns);
 }
 
 #define NAME  "avx512"
