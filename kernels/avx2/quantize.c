@@ -12,12 +12,15 @@ static float horizontal_max(__m256 v)
     return _mm_cvtss_f32(m);
 }
 
-static int horizontal_sum(__m256i v)
+/* Of bytes 0 .. 15 and 16 .. 31. */
+static void sum_halves(__m256i bytes, int sum[2])
 {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-    return _mm_cvtsi128_si32(s);
+    __m256i twos = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+    __m256i fours = _mm256_madd_epi16(twos, _mm256_set1_epi16(1));
+    __m256i eights = _mm256_hadd_epi32(fours, fours);
+    __m256i all = _mm256_hadd_epi32(eights, eights);
+    sum[0] = _mm256_extract_epi32(all, 0);
+    sum[1] = _mm256_extract_epi32(all, 4);
 }
 
 /* max_ps gives its second operand where the first is NaN: NaNs never become the maximum. */
@@ -51,8 +54,7 @@ static void quantize_block(const float *x, int8_t *q, float *scale, int half_sum
     bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     _mm256_storeu_si256((__m256i *)q, bytes);
     *scale = inverse > 0.0f ? max / 127.0f : 0.0f;
-    for (int h = 0; h < 2; h++)
-        half_sum[h] = horizontal_sum(_mm256_add_epi32(rounded[2 * h], rounded[2 * h + 1]));
+    sum_halves(bytes, half_sum);
 }
 
 void avx2_quantize_rows(const struct quantize_args *args)
