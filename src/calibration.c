@@ -9,6 +9,18 @@
 
 #include "base/hash.h"
 
+uint64_t calibration_hash_model(const struct gguf *gguf)
+{
+    uint64_t seed = gguf_n_tensors(gguf);
+    for (size_t i = 0; i < gguf_n_tensors(gguf); i++) {
+        const struct gguf_tensor *tensor = gguf_tensor_at(gguf, i);
+        seed = hash_text(seed, tensor->name);
+        seed = hash_number(seed, tensor->type->id);
+        seed = hash_bytes(seed, tensor->dims, sizeof tensor->dims);
+    }
+    return seed;
+}
+
 uint64_t calibration_hash_kernels(const struct plan *plan)
 {
     uint64_t seed = plan->n_placements;
@@ -102,7 +114,7 @@ int calibration_write(const struct calibration *c, const struct calibration_key 
         " s:{s:i, s:i, s:o}}",
         "calibration", TSR_VERSION, "machine", "cpu", key->cpu, "cpus", key->n_cpus, "isa",
         key->isa, "emulated", (int)key->emulated, "numa", key->numa, "model", "name",
-        name_json(name), "files", hash_json(key->model), "kernels", hash_json(key->kernels),
+        name_json(name), "tensors", hash_json(key->model), "kernels", hash_json(key->kernels),
         "prompt", "tokens", c->n_prompt, "threads", threads_json(c->prompt, c->n_counts),
         "generation", "depth", c->depth, "threads", threads_json(c->generation, c->n_counts),
         "kernels", kernels_json(c), "choice", "n_threads", c->choice.n_threads, "n_threads_batch",
@@ -140,8 +152,7 @@ static int compare(const struct made_on *made, const struct calibration_key *key
         return error_set(error, TSR_ESTALE, "--calibration: made with --numa %s, not %s",
                          made->numa, key->numa);
     if (strcmp(made->model, model) != 0)
-        return error_set(error, TSR_ESTALE,
-                         "--calibration: made for another model, or its file has changed");
+        return error_set(error, TSR_ESTALE, "--calibration: made for another model");
     return 0;
 }
 
@@ -174,7 +185,7 @@ static int read_object(json_t *root, const struct calibration_key *key,
     if (json_unpack_ex(root, &unpacking, 0, "{s:s, s:{s:s, s:i, s:s, s:b, s:s}, s:{s:s, s:s}}",
                        "calibration", &made.version, "machine", "cpu", &made.cpu, "cpus",
                        &made.n_cpus, "isa", &made.isa, "emulated", &made.emulated, "numa",
-                       &made.numa, "model", "files", &made.model, "kernels", &made.kernels))
+                       &made.numa, "model", "tensors", &made.model, "kernels", &made.kernels))
         return bad(unpacking.text, error);
     int status = compare(&made, key, error);
     if (status)

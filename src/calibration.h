@@ -17,7 +17,7 @@ struct calibration_key {
     const char *isa;  /* static */
     const char *numa; /* static */
     bool emulated;    /* tiles in software */
-    uint64_t model;   /* cache_hash_source */
+    uint64_t model;   /* calibration_hash_model */
     uint64_t kernels; /* calibration_hash_kernels, once there is a plan */
 };
 
@@ -52,6 +52,9 @@ struct calibration {
     struct calibration_choice choice;
 };
 
+/* Of the names, types and shapes of all tensors, whatever their weights: a copy of a file is the same
+ * model, as is another of the same --shape. */
+uint64_t calibration_hash_model(const struct gguf *gguf);
 uint64_t calibration_hash_kernels(const struct plan *plan);
 
 /* The JSON of tsr_engine_calibrate; `name` is the model's. Errors: TSR_ENOMEM. */

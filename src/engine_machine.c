@@ -1,7 +1,6 @@
 /* The engine on its machine: who sits where, and where the weights have come to lie. */
 #include "base/mem.h"
 #include "engine.h"
-#include "load/cache.h"
 
 static int check_settings(const struct tsr_settings *settings, struct tsr_error *error)
 {
@@ -35,6 +34,9 @@ static int choose(tsr_engine *engine, const struct cpu_cores *cores, int n_threa
     if (!engine->seats || !engine->usable_seats)
         return error_set(error, TSR_ENOMEM, "out of memory for a team of %d threads", n_threads);
     engine->n_seats = n_threads;
+    if (n_threads > cores->n_usable)
+        engine_log(engine, TSR_LOG_WARN, "%d threads for %d CPUs have to take turns, which is slow",
+                   n_threads, cores->n_usable);
     int status =
         seats_choose(cores, engine->topology, engine->numa, n_threads, engine->seats, error);
     if (!status)
@@ -63,7 +65,7 @@ static void fill_key(tsr_engine *engine, const struct tsr_settings *settings)
     key->isa = cpu_isa_name(engine->cpu_flags);
     key->numa = numa_names[engine->numa];
     key->emulated = settings->emulate_tiles && engine->cpu_flags & CPU_AMX_TILE;
-    key->model = cache_hash_source(engine->gguf);
+    key->model = calibration_hash_model(engine->gguf);
 }
 
 int engine_choose_seats(tsr_engine *engine, const struct tsr_settings *settings,

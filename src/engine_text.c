@@ -75,7 +75,7 @@ static int parse_json(const char *source, const char *what, bool array, json_t *
                       struct tsr_error *error)
 {
     json_error_t fault;
-    *value = json_loads(source, 0, &fault);
+    *value = json_loads(source, JSON_ALLOW_NUL, &fault);
     if (!*value)
         return error_set(error, TSR_EINVAL, "%s: line %d: %s", what, fault.line, fault.text);
     if (array ? json_is_array(*value) : json_is_object(*value))

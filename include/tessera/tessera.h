@@ -144,9 +144,10 @@ TSR_API struct tsr_settings tsr_settings_default(void);
 /* ---- Files and machine ----------------------------------------------------------------------- */
 
 /* Metadata and tensor directory of a GGUF file as one JSON object: {"file", "version", "metadata":
- * {key: {"type", "value"}}, "tensors": [{"name", "type", "shape", "offset", "bytes"}]}. Arrays of
- * more than `max_array` elements are cut, with their full "length" beside them; 0 means whole.
- * `*json` is owned by the caller: tsr_free. No weights are read. */
+ * {key: {"type", "value"}}, "tensors": [{"name", "type", "shape", "offset", "bytes"}]}. An array has
+ * the type of its elements as "of" and their number as "length" too; of more than `max_array`
+ * elements the first are shown; 0 means all. Tensors of a split model name the "part", from 1 on,
+ * that their offset is in. `*json` is owned by the caller: tsr_free. No weights are read. */
 TSR_API int tsr_file_describe(const char *path, size_t max_array, char **json,
                               struct tsr_error *error);
 
@@ -261,7 +262,7 @@ TSR_API void tsr_engine_info(const tsr_engine *engine, struct tsr_engine_info *i
  * settings with stage "calibrating".
  *
  * `*json` is owned by the caller (tsr_free): {"calibration": version, "machine": {"cpu", "cpus",
- * "isa", "emulated", "numa"}, "model": {"name", "files", "kernels"}, "prompt": {"tokens",
+ * "isa", "emulated", "numa"}, "model": {"name", "tensors", "kernels"}, "prompt": {"tokens",
  * "threads": [{"threads", "tokens_per_second", "samples"}]}, "generation": {"depth", "threads"},
  * "kernels": [{"type", "name", "n", "k", "default_min_rows", "gflops": [{"rows", "tiles",
  * "vectors"}]}], "choice": {"n_threads", "n_threads_batch", "min_rows": {type: rows, or null for

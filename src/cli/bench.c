@@ -318,6 +318,19 @@ static int run_depth(struct bench *bench, struct setup *setup, int depth)
     return status;
 }
 
+/* All kinds and depths of contexts, with one size of batches. */
+static int run_contexts(struct bench *bench, struct setup *setup)
+{
+    const struct bench_options *o = &bench->options->bench;
+    int status = EXIT_DONE;
+    for (int kv = 0; kv < o->kv_types.n; kv++)
+        for (int d = 0; d < o->depths.n && status == EXIT_DONE; d++) {
+            setup->options.kv_type = o->kv_types.values[kv];
+            status = run_depth(bench, setup, o->depths.values[d]);
+        }
+    return status;
+}
+
 /* Opens the model with one instruction set and number of threads, and runs all tests. */
 static int run_setup(struct bench *bench, int isa, int threads, int threads_batch)
 {
@@ -336,12 +349,10 @@ static int run_setup(struct bench *bench, int isa, int threads, int threads_batc
     tsr_engine_info(setup.engine, &setup.info);
     describe_model(bench, &setup.info);
     for (int b = 0; b < o->batches.n; b++)
-        for (int kv = 0; kv < o->kv_types.n; kv++)
-            for (int d = 0; d < o->depths.n && status == EXIT_DONE; d++) {
-                setup.options.n_batch = o->batches.values[b];
-                setup.options.kv_type = o->kv_types.values[kv];
-                status = run_depth(bench, &setup, o->depths.values[d]);
-            }
+        for (int ub = 0; ub < o->ubatches.n && status == EXIT_DONE; ub++) {
+            setup.options.n_batch = options_batch(o->batches.values[b], o->ubatches.values[ub]);
+            status = run_contexts(bench, &setup);
+        }
     struct bench_load load = {
         .isa = setup.info.isa,
         .threads = setup.info.n_threads,

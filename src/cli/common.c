@@ -129,6 +129,9 @@ int model_or_shape(const struct options *options, char *path, size_t size, int *
     *fd = -1;
     if (options->shape && options->model)
         return usage_error(options->command, "-m and --shape exclude each other");
+    if (options->shape && options->pack_cache)
+        return usage_error(options->command, "--pack-cache keeps nothing of a --shape, whose weights "
+                                             "are made anew each time");
     if (options->shape)
         return make_shape(options, path, size, fd);
     return model_path(options, path, size) ? EXIT_DONE : EXIT_FAILED;

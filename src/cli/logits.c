@@ -11,8 +11,8 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "ids and logits are copied as they are");
 
 /* Evaluates batch by batch and writes the rows as they come. */
-static int write_logits(const struct options *options, tsr_engine *engine, tsr_session *session,
-                        const int32_t *ids, size_t n_ids, FILE *out)
+static int write_rows(const struct options *options, tsr_engine *engine, tsr_session *session,
+                      const int32_t *ids, size_t n_ids, FILE *out)
 {
     struct tsr_engine_info info = {.struct_size = sizeof info};
     tsr_engine_info(engine, &info);
@@ -33,7 +33,23 @@ static int write_logits(const struct options *options, tsr_engine *engine, tsr_s
     return status;
 }
 
-static int evaluate(const struct options *options, const int32_t *ids, size_t n_ids, FILE *out)
+/* The output is opened once there is something to write: a wrong model leaves an old file alone. */
+static int write_logits(const struct options *options, tsr_engine *engine, tsr_session *session,
+                        const int32_t *ids, size_t n_ids)
+{
+    bool to_stdout = !strcmp(options->output, "-");
+    FILE *out = to_stdout ? stdout : fopen(options->output, "wb");
+    if (!out)
+        return fail(options->command, "%s: %s", options->output, strerror(errno));
+    interrupt_watch(session);
+    int status = write_rows(options, engine, session, ids, n_ids, out);
+    interrupt_watch(NULL);
+    if (!to_stdout && fclose(out) && status == EXIT_DONE)
+        status = fail(options->command, "%s: %s", options->output, strerror(errno));
+    return status;
+}
+
+static int evaluate(const struct options *options, const int32_t *ids, size_t n_ids)
 {
     tsr_engine *engine;
     int status = open_engine(options, false, &engine);
@@ -45,11 +61,8 @@ static int evaluate(const struct options *options, const int32_t *ids, size_t n_
         sized.n_ctx = (int)n_ids;
     tsr_session *session = NULL;
     status = open_session(&sized, engine, &session);
-    if (session) {
-        interrupt_watch(session);
-        status = write_logits(options, engine, session, ids, n_ids, out);
-        interrupt_watch(NULL);
-    }
+    if (session)
+        status = write_logits(options, engine, session, ids, n_ids);
     tsr_session_close(session);
     tsr_engine_close(engine);
     return status;
@@ -66,18 +79,12 @@ int command_logits(const struct options *options)
     char *bytes = read_file(options, options->tokens, &len);
     if (!bytes)
         return interrupted() ? EXIT_INTERRUPTED : EXIT_FAILED;
-    int status = EXIT_FAILED;
-    bool to_stdout = !strcmp(options->output, "-");
-    FILE *out = NULL;
+    int status;
     if (!len || len % sizeof(int32_t))
-        fail(options->command, "%s: %zu bytes are no list of int32 ids", options->tokens, len);
-    else if (!(out = to_stdout ? stdout : fopen(options->output, "wb")))
-        fail(options->command, "%s: %s", options->output, strerror(errno));
+        status = fail(options->command, "%s: %zu bytes are no list of int32 ids", options->tokens,
+                      len);
     else
-        status =
-            evaluate(options, (const int32_t *)(const void *)bytes, len / sizeof(int32_t), out);
-    if (out && !to_stdout && fclose(out) && status == EXIT_DONE)
-        status = fail(options->command, "%s: %s", options->output, strerror(errno));
+        status = evaluate(options, (const int32_t *)(const void *)bytes, len / sizeof(int32_t));
     free(bytes);
     return status;
 }

@@ -46,6 +46,7 @@ static const struct option_row table[] = {
     {OPT_N_PREDICT, {"n", "predict"}, VALUE_INT, FIELD(n_predict), -1, BIG, "N", "tokens to generate at most (-1, the default: until an end token or a full context)"},
     {OPT_CTX_SIZE, {"c", "ctx-size"}, VALUE_INT, FIELD(n_ctx), 0, BIG, "N", "positions of the context (0, the default: the model's own, 4096 at most)"},
     {OPT_BATCH_SIZE, {"b", "batch-size"}, VALUE_INT, FIELD(n_batch), 1, 65536, "N", "tokens evaluated at once at most (default 2048)"},
+    {OPT_UBATCH_SIZE, {"ub", "ubatch-size"}, VALUE_INT, FIELD(n_ubatch), 0, 65536, "N", "where it is smaller, in place of -b (0, the default: it is not)"},
     {OPT_THREADS, {"t", "threads"}, VALUE_INT, FIELD(n_threads), 0, 1024, "N", "threads for generation (0, the default: one for each usable core)"},
     {OPT_THREADS_BATCH, {"tb", "threads-batch"}, VALUE_INT, FIELD(n_threads_batch), 0, 1024, "N", "threads for prompts (0, the default: as -t)"},
     {OPT_TEMP, {"temp", NULL}, VALUE_REAL, FIELD(temp), 0, 1000, "X", "temperature; 0 takes the likeliest token always"},
@@ -90,6 +91,7 @@ static const struct option_row table[] = {
     {OPT_LIST_THREADS, {"t", "threads"}, VALUE_INTS, FIELD(bench.threads), 0, 1024, "N,...", "threads for generation (0, the default: one for each usable core)"},
     {OPT_LIST_THREADS_BATCH, {"tb", "threads-batch"}, VALUE_INTS, FIELD(bench.threads_batch), 0, 1024, "N,...", "threads for prompts (0, the default: as -t)"},
     {OPT_LIST_BATCH, {"b", "batch-size"}, VALUE_INTS, FIELD(bench.batches), 1, 65536, "N,...", "tokens evaluated at once at most (default 2048)"},
+    {OPT_LIST_UBATCH, {"ub", "ubatch-size"}, VALUE_INTS, FIELD(bench.ubatches), 0, 65536, "N,...", "where it is smaller, in place of -b (0, the default: it is not)"},
     {OPT_LIST_KV_TYPE, {"kv-type", NULL}, VALUE_CHOICES, FIELD(bench.kv_types), 0, 0, "f16|f32|bf16|q8_0", "how the context is kept (default f16), separated by commas"},
     {OPT_LIST_ISA, {"isa", NULL}, VALUE_CHOICES, FIELD(bench.isas), 0, 0, "auto|scalar|avx2|avx512|amx", "highest instruction sets to use, separated by commas"},
     {OPT_FORMAT, {"o", "output"}, VALUE_CHOICE, FIELD(bench.format), 0, 0, "md|csv|json", "how the results are printed (default md)"},
@@ -149,8 +151,9 @@ static bool parse_seed(struct options *options, const char *flag, const char *va
     char *end;
     errno = 0;
     unsigned long long number = strtoull(value, &end, 10);
-    if (end == value || *end || errno || value[0] == '-')
-        return refuse(options, flag, value, "is not a seed (0 to 2^64-1, or -1)");
+    /* JSON, where seeds are printed too, has integers up to there. */
+    if (end == value || *end || errno || value[0] == '-' || number > INT64_MAX)
+        return refuse(options, flag, value, "is not a seed (0 to 2^63-1, or -1)");
     options->seed = number;
     return true;
 }
@@ -353,6 +356,7 @@ static void set_defaults(const struct command *command, struct options *options)
         .threads = {{0}, 1},
         .threads_batch = {{0}, 1},
         .batches = {{(int)session.n_batch}, 1},
+        .ubatches = {{0}, 1},
         .kv_types = {{session.kv_type}, 1},
         .isas = {{TSR_ISA_AUTO}, 1},
     };
@@ -398,7 +402,13 @@ bool options_parse(const struct command *command, int argc, char **argv, struct 
         usage_error(command, "unexpected argument '%s'", options->operands[0]);
         return false;
     }
+    options->n_batch = options_batch(options->n_batch, options->n_ubatch);
     return true;
+}
+
+int options_batch(int n_batch, int n_ubatch)
+{
+    return n_ubatch && n_ubatch < n_batch ? n_ubatch : n_batch;
 }
 
 void options_print(const struct command *command)

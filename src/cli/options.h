@@ -12,6 +12,7 @@ enum option_id {
     OPT_N_PREDICT,
     OPT_CTX_SIZE,
     OPT_BATCH_SIZE,
+    OPT_UBATCH_SIZE,
     OPT_THREADS,
     OPT_THREADS_BATCH,
     OPT_TEMP,
@@ -57,6 +58,7 @@ enum option_id {
     OPT_LIST_THREADS,
     OPT_LIST_THREADS_BATCH,
     OPT_LIST_BATCH,
+    OPT_LIST_UBATCH,
     OPT_LIST_KV_TYPE,
     OPT_LIST_ISA,
     OPT_FORMAT,
@@ -71,11 +73,12 @@ enum option_id {
     (OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA) | OPT(AMX) | OPT(EMULATE_TILES) | OPT(NUMA) |    \
      OPT(OVERRIDE) | OPT(POOL_BUDGET))
 #define OPTS_LOAD    (OPT(MLOCK) | OPT(NO_HUGE_PAGES) | OPT(PACK_CACHE) | OPT(CALIBRATION))
-#define OPTS_SESSION (OPTS_MACHINE | OPT(CTX_SIZE) | OPT(BATCH_SIZE) | OPT(KV_TYPE))
+#define OPTS_SESSION                                                                               \
+    (OPTS_MACHINE | OPT(CTX_SIZE) | OPT(BATCH_SIZE) | OPT(UBATCH_SIZE) | OPT(KV_TYPE))
 #define OPTS_BENCH                                                                                 \
     (OPT(SHAPE) | OPT(N_PROMPT) | OPT(N_GEN) | OPT(DEPTH) | OPT(REPEATS) | OPT(LIST_THREADS) |     \
-     OPT(LIST_THREADS_BATCH) | OPT(LIST_BATCH) | OPT(LIST_ISA) | OPT(FORMAT) | OPT(PROFILE) |      \
-     OPT(LIST_KV_TYPE) | OPTS_LOAD |                                                               \
+     OPT(LIST_THREADS_BATCH) | OPT(LIST_BATCH) | OPT(LIST_UBATCH) | OPT(LIST_KV_TYPE) |            \
+     OPT(LIST_ISA) | OPT(FORMAT) | OPT(PROFILE) | OPTS_LOAD |                                      \
      (OPTS_MACHINE & ~(OPT(THREADS) | OPT(THREADS_BATCH) | OPT(ISA))))
 #define OPTS_SAMPLING                                                                              \
     (OPT(TEMP) | OPT(TOP_K) | OPT(TOP_P) | OPT(MIN_P) | OPT(REPEAT_PENALTY) | OPT(REPEAT_LAST_N) | \
@@ -97,7 +100,8 @@ struct number_list {
 
 /* What bench measures: every combination. */
 struct bench_options {
-    struct number_list n_prompt, n_gen, depths, threads, threads_batch, batches, kv_types, isas;
+    struct number_list n_prompt, n_gen, depths, threads, threads_batch;
+    struct number_list batches, ubatches, kv_types, isas;
     int repeats, format; /* enum bench_format */
     bool profile;
 };
@@ -109,7 +113,7 @@ struct options {
     const char *prompt_cache, *pack_cache, *calibration, *shape;
     double seconds;
     int n_predict; /* -1: until an end token or a full context */
-    int n_ctx, n_batch, n_threads, n_threads_batch;
+    int n_ctx, n_batch, n_ubatch, n_threads, n_threads_batch;
     double temp, top_p, min_p, repeat_penalty;
     int top_k, repeat_last_n;
     uint64_t seed;
@@ -136,6 +140,9 @@ struct command {
 
 /* Parses argv[1..] of a command. False after a wrong usage was reported. */
 bool options_parse(const struct command *command, int argc, char **argv, struct options *options);
+
+/* Tokens that are evaluated at once: the smaller of -b and -ub, which other programs tell apart. */
+int options_batch(int n_batch, int n_ubatch);
 
 /* The flags of a command, one line each, for --help. */
 void options_print(const struct command *command);

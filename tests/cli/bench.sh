@@ -29,6 +29,12 @@ for r in rows:
     assert float(r["roof_read"]) > 0 and None not in r.values()
     assert (float(r["percent_read"] or 0) > 0) == (r["n_gen"] == "4")' 'rows of CSV'
 
+# The smaller of -b and -ub, as in programs that tell them apart.
+run 0 bench --shape tiny-moe:q4_0,1 -p 16 -n 0 -r 1 -t 1 -b 8,16 -ub 4,0 -o csv
+python 'import csv, sys
+rows = list(csv.DictReader(open(sys.argv[1])))
+assert [r["batch"] for r in rows] == ["4", "8", "4", "16"]' 'rows of -ub'
+
 # Two layers: q and output 256 x 256, k and v 128 x 256, 8 experts of three 256 x 256, router.
 run 0 bench --shape tiny-moe:bf16,2 -p 0 -n 2 -r 1 -t 1 -o json
 python 'import json, sys
@@ -66,6 +72,8 @@ run 2 bench --shape tiny-moe:q4_0,5
 one_line 'layers must be 1 to 4'
 run 2 bench --shape tiny-moe:q4_0 -m "$model"
 one_line 'exclude each other'
+run 2 bench --shape tiny-moe:q4_0 --pack-cache "$work"
+one_line '--pack-cache keeps nothing'
 run 2 bench -p 1,x
 one_line "-p: 'x' is not a whole number"
 run 2 bench --isa avx2,mmx

@@ -62,11 +62,17 @@ one_line "there is none yet: measuring, and writing it to $file"
 same_story --isa scalar
 one_line 'not scalar: measuring'
 says machine.isa scalar
-touch -d '2001-02-03 04:05:06' "$work/model.gguf"
+rm "$file"
 same_story --isa scalar -q
 check 'quiet' test ! -s "$err"
+touch -d '2001-02-03 04:05:06' "$work/model.gguf"
 same_story --isa scalar
-check 'then nothing to say' test ! -s "$err"
+check 'then nothing to say, nor of a copy' test ! -s "$err"
+run 0 calibrate --shape tiny-moe:q4_0,1 --seconds 0.1 -o "$file"
+run 0 bench --shape tiny-moe:q4_0,1 -p 4 -n 0 -r 1 --calibration "$file"
+check 'shapes are known again' test ! -s "$err"
+run 0 bench --shape tiny-moe:q4_0,2 -p 4 -n 0 -r 1 --calibration "$file"
+one_line 'made for another model: measuring'
 check "nothing is left over" test -z "$(find "$work" -name "*.tmp")"
 
 # ---- What is no calibration is not overwritten ----

@@ -32,6 +32,10 @@ run 0 logits --tokens "$work/ids" -o "$work/logits"
 check 'a row of 4096 floats for each id' [ "$(wc -c <"$work/logits")" -eq $((20 * 4096 * 4)) ]
 run 0 logits --tokens "$work/ids" -o - -b 7
 check 'to standard output' [ "$(wc -c <"$out")" -eq $((20 * 4096 * 4)) ]
+cp "$work/logits" "$work/before"
+run 1 logits -m "$work/missing" --tokens "$work/ids" -o "$work/logits"
+one_line 'No such file'
+check 'a wrong model leaves an old file alone' cmp -s "$work/logits" "$work/before"
 run 1 logits --tokens "$work/missing" -o "$work/logits"
 one_line 'No such file'
 run 1 logits --tokens "$work/ids" -o "$work/no/such/folder"

@@ -58,7 +58,13 @@ run 1 run -p "$story" -n 1 --prompt-cache "$work/prompt"
 one_line 'is no saved context'
 check 'other files are left alone' [ "$(cat "$work/prompt")" = 'Once upon a time' ]
 
+# More threads than CPUs.
+run 0 run -p 'Once upon a time' -n 2 --temp 0 -t $(($(nproc) + 1))
+check 'a warning' grep -qE '[0-9]+ threads for [0-9]+ CPUs have to take turns' "$err"
+
 # Bad input.
+run 2 run -p x --seed 9223372036854775808
+one_line 'is not a seed'
 run 1 run -p "$(yes fox | head -n 200)" -c 64
 one_line 'the context holds 64'
 run 1 run -m "$work/missing.gguf" -p x

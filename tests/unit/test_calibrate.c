@@ -315,7 +315,7 @@ static void others_are_refused(void **state)
     expect_refused_value(json, "machine", "isa", json_string("avx9"), stale, "made with avx9");
     expect_refused_value(json, "machine", "emulated", json_false(), stale, "not amx (emulated)");
     expect_refused_value(json, "machine", "numa", json_string("shard"), stale, "--numa shard");
-    expect_refused_value(json, "model", "files", json_string("0"), stale, "another model");
+    expect_refused_value(json, "model", "tensors", json_string("0"), stale, "another model");
     expect_refused_value(json, "model", "kernels", json_string("0"), stale, "other kernels");
     expect_refused_value(json, "model", "kernels", json_string("z"), bad, "\"kernels\"");
     expect_refused_value(json, "choice", "n_threads", json_integer(0), bad, "threads");
