@@ -29,12 +29,6 @@ for r in rows:
     assert float(r["roof_read"]) > 0 and None not in r.values()
     assert (float(r["percent_read"] or 0) > 0) == (r["n_gen"] == "4")' 'rows of CSV'
 
-# The smaller of -b and -ub, as in programs that tell them apart.
-run 0 bench --shape tiny-moe:q4_0,1 -p 16 -n 0 -r 1 -t 1 -b 8,16 -ub 4,0 -o csv
-python 'import csv, sys
-rows = list(csv.DictReader(open(sys.argv[1])))
-assert [r["batch"] for r in rows] == ["4", "8", "4", "16"]' 'rows of -ub'
-
 # Two layers: q and output 256 x 256, k and v 128 x 256, 8 experts of three 256 x 256, router.
 run 0 bench --shape tiny-moe:bf16,2 -p 0 -n 2 -r 1 -t 1 -o json
 python 'import json, sys
@@ -56,9 +50,11 @@ for row in json.load(open(sys.argv[1])):
 run 2 bench -o csv --profile
 one_line '--profile needs -o md or -o json'
 
-# llama.cpp's mix of types.
-run 0 bench --shape tiny-moe:q4_k_m -p 4 -n 0 -r 1 -t 1 -o csv
+# llama.cpp's mix of types; of -b and -ub, which it tells apart, the smaller.
+run 0 bench --shape tiny-moe:q4_k_m -p 4 -n 0 -r 1 -t 1 -b 8,16 -ub 4,0 -o csv
 check 'mostly Q4_K' grep -q '"Q4_K"' "$out"
+python 'import csv, sys
+assert [r["batch"] for r in csv.DictReader(open(sys.argv[1]))] == ["4", "8", "4", "16"]' 'rows of -ub'
 
 # Latent attention and shared experts.
 run 0 bench --shape tiny-mla:q4_k_m,2 -p 16 -n 4 -d 8 -r 1 -t 2 -o csv
