@@ -12,6 +12,7 @@ int command_detokenize(const struct options *options);
 int command_template(const struct options *options);
 int command_bench(const struct options *options);
 int command_calibrate(const struct options *options);
+int command_perplexity(const struct options *options);
 int command_logits(const struct options *options);
 int command_plan(const struct options *options);
 int command_inspect(const struct options *options);

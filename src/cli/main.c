@@ -52,6 +52,14 @@ static const struct command commands[] = {
          (OPTS_MACHINE & ~(OPT(THREADS) | OPT(THREADS_BATCH))) |
          (OPTS_LOAD & ~OPT(CALIBRATION)) | OPTS_COMMON,
      command_calibrate},
+    {"perplexity", "", "how well a model predicts a text, and how far it is from another",
+     "The text of -f or standard input is cut into chunks of -c tokens (default 512), each is\n"
+     "evaluated by itself, and the second half of it counts, as in llama-perplexity. To compare two\n"
+     "models of one vocabulary: with the first --kl-divergence-base FILE, with the second also\n"
+     "--kl-divergence; the file may be one of llama-perplexity's, too.\n",
+     OPT(MODEL) | OPT(FILE) | OPT(JSON) | OPT(CHUNKS) | OPT(KL_BASE) | OPT(KL_DIVERGENCE) |
+         OPTS_SESSION | OPTS_LOAD | OPTS_COMMON,
+     command_perplexity},
     {"logits", "", "the logits of every position",
      "Reads raw little-endian int32 ids, writes float32 [ids, vocabulary]. -b sets how many are\n"
      "evaluated at once.\n",

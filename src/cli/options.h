@@ -45,6 +45,9 @@ enum option_id {
     OPT_NO_SPECIAL,
     OPT_TOKENS,
     OPT_OUTPUT,
+    OPT_CHUNKS,
+    OPT_KL_BASE,
+    OPT_KL_DIVERGENCE,
     OPT_JSON,
     OPT_VERBOSE,
     OPT_QUIET,
@@ -110,7 +113,7 @@ struct options {
     const struct command *command;
     uint64_t given; /* OPT() bits of the flags on the command line */
     const char *model, *prompt, *file, *system, *template_file, *messages, *tokens, *output;
-    const char *prompt_cache, *pack_cache, *calibration, *shape;
+    const char *prompt_cache, *pack_cache, *calibration, *shape, *kl_base;
     double seconds;
     int n_predict; /* -1: until an end token or a full context */
     int n_ctx, n_batch, n_ubatch, n_threads, n_threads_batch;
@@ -120,7 +123,8 @@ struct options {
     int kv_type, isa, amx, numa; /* enum tsr_kv_type, tsr_isa, tsr_tristate, tsr_numa */
     bool ignore_eos, emulate_tiles, add_generation_prompt, no_bos, no_special;
     bool mlock, no_huge_pages;
-    bool json, verbose, quiet, help;
+    int n_chunks; /* 0: all */
+    bool kl_divergence, json, verbose, quiet, help;
     struct option_list variables; /* name=json */
     struct option_list overrides; /* regex=pool */
     uint64_t pool_budgets[TSR_POOL_COUNT]; /* bytes */

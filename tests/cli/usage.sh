@@ -6,7 +6,7 @@ run 0 --help
 check 'help lists the commands' grep -q '^  tokenize ' "$out"
 run 0 --version
 check 'version' grep -qE '^tessera [0-9]+\.[0-9]+\.[0-9]+$' "$out"
-for command in run chat bench calibrate tokenize detokenize template logits plan inspect cpu; do
+for command in run chat bench calibrate tokenize detokenize template perplexity logits plan inspect cpu; do
     run 0 "$command" --help
     check "help of $command" grep -q "^usage: tessera $command " "$out"
     check "help of $command ends with the flags" grep -q -- '--help' "$out"
