@@ -52,7 +52,8 @@ INLINE __m512i load_vector(const uint8_t *planes, int vector)
  * bytes; what they carry along from a neighbour is not under the mask. */
 INLINE __m512i add_bits(__m512i codes, __m512i raw, int by, int mask)
 {
-    __m512i bits = by < 0 ? _mm512_srli_epi16(raw, (unsigned)-by) : _mm512_slli_epi16(raw, (unsigned)by);
+    __m512i bits = by < 0 ? _mm512_srli_epi16(raw, (unsigned)-by)
+                          : _mm512_slli_epi16(raw, (unsigned)by);
     return _mm512_ternarylogic_epi32(codes, bits, _mm512_set1_epi8((char)mask), 0xf8);
 }
 
@@ -71,7 +72,8 @@ INLINE __m512i load_codes(const uint8_t *planes, int bits, int vector)
         shift = 4;
     }
     if (bits - shift >= 2) {
-        codes = add_bits(codes, load_vector(planes, vector / 4), shift - vector % 4 * 2, 3 << shift);
+        codes = add_bits(codes, load_vector(planes, vector / 4), shift - vector % 4 * 2,
+                         3 << shift);
         planes += 2 * VECTOR_BYTES;
         shift += 2;
     }

@@ -130,8 +130,8 @@ int model_or_shape(const struct options *options, char *path, size_t size, int *
     if (options->shape && options->model)
         return usage_error(options->command, "-m and --shape exclude each other");
     if (options->shape && options->pack_cache)
-        return usage_error(options->command, "--pack-cache keeps nothing of a --shape, whose weights "
-                                             "are made anew each time");
+        return usage_error(options->command,
+                           "--pack-cache keeps nothing of a --shape, whose weights are made anew");
     if (options->shape)
         return make_shape(options, path, size, fd);
     return model_path(options, path, size) ? EXIT_DONE : EXIT_FAILED;

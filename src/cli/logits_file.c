@@ -55,7 +55,8 @@ static bool check_size(const struct options *options, const struct logits_file *
     if (fseeko(file->file, 0, SEEK_END))
         return report(options, file, strerror(errno));
     if ((uint64_t)ftello(file->file) != sizeof(struct header) + ids + rows)
-        return report(options, file, "damaged: not as long as its numbers of chunks and tokens say");
+        return report(options, file,
+                      "damaged: not as long as its numbers of chunks and tokens say");
     return !fseeko(file->file, sizeof(struct header), SEEK_SET) ||
            report(options, file, strerror(errno));
 }

@@ -250,8 +250,9 @@ static int read_text(struct perplexity *p)
         return fail(options->command, "-c %d: chunks have at least 4 tokens", p->file.n_ctx);
     size_t n_chunks = n_ids / (size_t)p->file.n_ctx;
     if (!n_chunks)
-        return fail(options->command, "%zu tokens are less than a chunk of %d: use a longer text or "
-                                      "a smaller -c", n_ids, p->file.n_ctx);
+        return fail(options->command,
+                    "%zu tokens are less than a chunk of %d: use a longer text or a smaller -c",
+                    n_ids, p->file.n_ctx);
     p->file.n_chunks = n_chunks < INT32_MAX ? (int)n_chunks : INT32_MAX;
     return EXIT_DONE;
 }

@@ -1,4 +1,5 @@
-/* What logits say of the token that follows, alone or beside the log-probabilities of another model. */
+/* What logits say of the token that follows, alone or beside the log-probabilities of another
+ * model. */
 #ifndef TESSERA_CLI_PREDICTION_H
 #define TESSERA_CLI_PREDICTION_H
 
