@@ -2,12 +2,17 @@
  * source, which has defined
  *
  *     MR                  rows of a register block, at most ACT_ROWS
- *     struct unit         an unpacked unit of 32 k x 16 columns: codes and scales
+ *     INLINE              what functions are that must see constants
  *     struct traits       what instances differ in; traits_of(block_id, bits, block_k)
+ *     CHUNK_VARIANTS(X)   X(name, traits) of the ways to multiply unpacked units, CHUNK_name their
+ *                         numbers, chunk_variant(traits) that of a type
+ *     struct unit         an unpacked unit of 32 k x 16 columns: codes, struct unit_scales scales
  *     unpack_scales       the scales of a unit from the head of its block
  *     unpack_unit         a unit, scales and all
- *     struct sums         MR rows of 16 columns in registers; load_sums, store_sums
- *     multiply_unit       adds rows times a unit, packed or unpacked, to sums
+ *     struct operand      a unit that is packed or unpacked, with its scales
+ *     struct sums         MR rows of 16 columns in registers; zero_sums, load_sums, store_sums
+ *     multiply_unit       adds rows times an operand to sums
+ *     NAME, FLAGS         of the instruction set, for its records
  *
  * Up to MR rows multiply codes as they are unpacked in registers, so that one row reads weights as
  * fast as memory gives them. For more rows a chunk of a panel is unpacked once into L1. */
@@ -132,6 +137,23 @@ INLINE void multiply_chunk(const struct gemm_args *g, const struct traits t,
 #undef BLOCK
 }
 
+/* One function for all types whose unpacked units are multiplied alike. */
+typedef void chunk_fn(const struct gemm_args *g, const struct unit *units, int first_unit,
+                      int n_units, float *c, int n_columns);
+
+#define DEFINE_CHUNK(name, ...)                                                                    \
+    static __attribute__((noinline)) void chunk_##name(                                            \
+        const struct gemm_args *g, const struct unit *units, int first_unit, int n_units,          \
+        float *c, int n_columns)                                                                   \
+    {                                                                                              \
+        const struct traits t = {__VA_ARGS__};                                                     \
+        multiply_chunk(g, t, units, first_unit, n_units, c, n_columns);                            \
+    }
+CHUNK_VARIANTS(DEFINE_CHUNK)
+
+#define CHUNK_ENTRY(name, ...) [CHUNK_##name] = chunk_##name,
+static chunk_fn *const chunks[] = {CHUNK_VARIANTS(CHUNK_ENTRY)};
+
 INLINE void multiply_many(const struct gemm_args *g, const struct traits t,
                           const struct panel *panel, float *c, int n_columns)
 {
@@ -143,7 +165,7 @@ INLINE void multiply_many(const struct gemm_args *g, const struct traits t,
             unpack_unit(&units[u - first], t, unit_planes(panel, t, u), unit_head(panel, t, u),
                         u % (t.block_k / UNIT_K));
         }
-        multiply_chunk(g, t, units, first, count, c, n_columns);
+        chunks[chunk_variant(t)](g, units, first, count, c, n_columns);
     }
 }
 

@@ -69,6 +69,36 @@ static inline struct traits traits_of(uint32_t block_id, int bits, int block_k)
     };
 }
 
+/* Unpacked units differ in their halves; without VNNI in `pairs` and signs, too. */
+#ifdef DOT_VNNI
+#define CHUNK_VARIANTS(X)                                                                          \
+    X(whole, .has_zero = true)                                                                     \
+    X(halves, .has_zero = true, .halves = true)
+enum { CHUNK_whole, CHUNK_halves };
+
+INLINE int chunk_variant(const struct traits t)
+{
+    return t.halves ? CHUNK_halves : CHUNK_whole;
+}
+#else
+#define CHUNK_VARIANTS(X)                                                                          \
+    X(whole_8, .has_zero = true, .pairs = 8)                                                       \
+    X(whole_4, .has_zero = true, .pairs = 4)                                                       \
+    X(halves_8, .has_zero = true, .pairs = 8, .halves = true)                                      \
+    X(halves_2, .has_zero = true, .pairs = 2, .halves = true)                                      \
+    X(signed, .signed_codes = true, .pairs = 1)
+enum { CHUNK_whole_8, CHUNK_whole_4, CHUNK_halves_8, CHUNK_halves_2, CHUNK_signed };
+
+INLINE int chunk_variant(const struct traits t)
+{
+    if (t.signed_codes)
+        return CHUNK_signed;
+    if (t.halves)
+        return t.pairs == 8 ? CHUNK_halves_8 : CHUNK_halves_2;
+    return t.pairs == 8 ? CHUNK_whole_8 : CHUNK_whole_4;
+}
+#endif
+
 /* ---- Unpacking ------------------------------------------------------------------------------- */
 
 /* codes | bits of `raw` under `mask`, raised by `by` (lowered where it is negative). Shifts go over

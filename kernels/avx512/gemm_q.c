@@ -41,6 +41,15 @@ INLINE struct traits traits_of(uint32_t block_id, int bits, int block_k)
     return (struct traits){block_id, bits, block_k, unit_has_halves(block_id), offset};
 }
 
+/* Of unpacked units only halves make a difference. */
+#define CHUNK_VARIANTS(X) X(whole, .halves = false) X(halves, .halves = true)
+enum { CHUNK_whole, CHUNK_halves };
+
+INLINE int chunk_variant(const struct traits t)
+{
+    return t.halves ? CHUNK_halves : CHUNK_whole;
+}
+
 /* ---- Unpacking ------------------------------------------------------------------------------- */
 
 INLINE __m512i load_vector(const uint8_t *planes, int vector)
