@@ -53,9 +53,9 @@ struct pass {
     float *out;          /* [MAX_ROWS, width] */
     float *base;         /* [MAX_ROWS] whole numbers */
     float *sum;          /* [MAX_ROWS, VEC] of the weights; lanes are added in the end */
-    /* Of the keys of the block, for each block of rows: units that any of them sees, and keys that
-     * all of them see. */
-    int n_units[MAX_BLOCKS], n_open[MAX_BLOCKS];
+    /* Of the keys of the block, for each block of rows: units that any of them sees, keys that all
+     * of them see, and which buffer has its weights: the other one than before, where any are seen. */
+    int n_units[MAX_BLOCKS], n_open[MAX_BLOCKS], turn[MAX_BLOCKS];
 };
 
 /* UNIT keys for a block of rows. */
@@ -182,6 +182,7 @@ static int visible_keys(const struct pass *p, int row)
 
 static void count_units(struct pass *p)
 {
+    int n_seeing = 0;
     for (int block = 0; block < p->n_blocks; block++) {
         int most = 0, least = MAX_KEYS;
         for (int row = block * BLOCK_SIDE; row < (block + 1) * BLOCK_SIDE; row++) {
@@ -191,6 +192,8 @@ static void count_units(struct pass *p)
         }
         p->n_units[block] = attn_round_up(most, UNIT) / UNIT;
         p->n_open[block] = least;
+        p->turn[block] = n_seeing % 2;
+        n_seeing += most > 0;
     }
 }
 
@@ -215,7 +218,7 @@ static struct tile_block values_of(const struct pass *p, int block, int column)
     const int panel = MAX_KEYS / BLOCK_STEP * TILE_BYTES;
     const uint8_t *tiles = p->v_tiles + 2 * column * panel;
     return (struct tile_block){
-        .a = p->weights[block % 2],
+        .a = p->weights[p->turn[block]],
         .a_stride = WEIGHT_STRIDE,
         .b = {tiles, tiles + panel},
         .steps = p->n_units[block] * UNIT / BLOCK_STEP,
@@ -290,7 +293,7 @@ static void raise_base(struct pass *p, const struct unit *unit, int row, float b
     int index = unit->block * BLOCK_SIDE + row;
     vec keep = vec_set1(exp2f(p->base[index] - base));
     float *out = p->out + (size_t)index * p->out_stride, *sum = p->sum + index * VEC;
-    uint8_t *weights = p->weights[unit->block % 2] + row * WEIGHT_STRIDE;
+    uint8_t *weights = p->weights[p->turn[unit->block]] + row * WEIGHT_STRIDE;
     for (int i = 0; i < p->width; i += VEC)
         vec_store(out + i, vec_load(out + i) * keep);
     vec_store(sum, vec_load(sum) * keep);
@@ -358,7 +361,7 @@ static void run_unit(struct pass *p, const struct unit *unit, struct tile_work *
         .scores = p->scores[unit->turn],
         .base = p->base + unit->block * BLOCK_SIDE,
         .sum = p->sum + unit->block * BLOCK_SIDE * VEC,
-        .weights = p->weights[unit->block % 2] + 2 * unit->index * UNIT,
+        .weights = p->weights[p->turn[unit->block]] + 2 * unit->index * UNIT,
     };
     int n_steps = count_steps(p, work), done = 0;
     if (p->n_open[unit->block] < (unit->index + 1) * UNIT)

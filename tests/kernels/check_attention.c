@@ -65,9 +65,9 @@ static void expect(bool good, const struct attn_args *args, int row, int i, doub
 
 /* ---- Problems -------------------------------------------------------------------------------- */
 
-/* What rows see: all keys, a random number of them, or as the tokens of a prompt, `group` rows
- * each. */
-enum sight { SEES_ALL, SEES_SOME, SEES_CAUSAL };
+/* What rows see: all keys, a random number of them, as the tokens of a prompt, `group` rows each, or
+ * in turns of 32 rows all and a few of the first. */
+enum sight { SEES_ALL, SEES_SOME, SEES_CAUSAL, SEES_HOLES };
 
 struct problem {
     int m, n_keys, d_k, d_v;
@@ -129,6 +129,8 @@ static int keys_seen(const struct problem *p, int row)
     int behind = (p->m - 1 - row) / p->group;
     if (p->sight == SEES_CAUSAL)
         return p->n_keys > behind ? p->n_keys - behind : 0;
+    if (p->sight == SEES_HOLES)
+        return row / 32 % 2 ? p->n_keys / 6 : p->n_keys;
     return p->sight == SEES_ALL || random_int(0, 3) == 0 ? p->n_keys : random_int(0, p->n_keys);
 }
 
@@ -300,6 +302,7 @@ static void check_shapes(const struct row_ops *ops)
             check(ops, problem);
         }
     check(ops, (struct problem){530, 300, 64, 64, KV_F16, SEES_CAUSAL, 2, 1.0f});
+    check(ops, (struct problem){128, 600, 64, 64, KV_F16, SEES_HOLES, 1, 1.0f});
     check(ops, (struct problem){530, 300, 64, 64, KV_Q8_0, SEES_CAUSAL, 2, 1.0f});
 }
 
