@@ -38,21 +38,26 @@ static int tell(tsr_engine *engine, tsr_session *session, tsr_detokenizer *strea
 
 static int continue_text(tsr_engine *engine, const char *prompt, size_t len)
 {
-    int32_t ids[512];
-    int64_t n = tsr_tokenize(engine, prompt, len, TSR_TOKENIZE_BOS, ids, 512);
-    if (n < 0 || n > 512)
+    int32_t ids[4096]; /* as many as the session's context holds by default */
+    int64_t n = tsr_tokenize(engine, prompt, len, TSR_TOKENIZE_BOS, ids, 4096);
+    if (n < 0 || n > 4096)
         return n < 0 ? (int)n : TSR_ECONTEXT;
-    struct tsr_session_settings settings = tsr_session_settings_default();
     tsr_session *session;
-    int code = tsr_session_open(engine, &settings, &session);
+    int code = tsr_session_open(engine, NULL, &session);
     if (code < 0)
         return code;
     tsr_detokenizer *stream = NULL;
+    const char *text;
+    size_t n_bytes;
     code = tsr_session_eval(session, ids, (size_t)n, NULL);
     if (code == TSR_OK)
         code = tsr_detokenizer_open(engine, false, &stream);
+    if (code == TSR_OK) /* so that the first word keeps its space */
+        code = tsr_detokenizer_push(stream, ids[n - 1], &text, &n_bytes);
     if (code == TSR_OK)
         code = tell(engine, session, stream);
+    if (code == TSR_OK && tsr_detokenizer_flush(stream, &text, &n_bytes) == TSR_OK)
+        fwrite(text, 1, n_bytes, stdout);
     putchar('\n');
     tsr_detokenizer_close(stream);
     tsr_session_close(session);

@@ -107,6 +107,7 @@ int tsr_session_open(tsr_engine *engine, const struct tsr_session_settings *sett
                      tsr_session **out)
 {
     struct tsr_error error = {0};
+    const struct tsr_session_settings defaults = tsr_session_settings_default();
     *out = NULL;
     tsr_session *session = mem_alloc(1, sizeof *session);
     if (!session) {
@@ -114,7 +115,7 @@ int tsr_session_open(tsr_engine *engine, const struct tsr_session_settings *sett
         return engine_fail(engine, &error);
     }
     session->engine = engine;
-    if (fill_session(session, settings, &error)) {
+    if (fill_session(session, settings ? settings : &defaults, &error)) {
         tsr_session_close(session);
         return engine_fail(engine, &error);
     }

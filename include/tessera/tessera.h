@@ -114,7 +114,9 @@ struct tsr_settings {
     enum tsr_isa isa;          /* highest instruction set that kernels may use */
     enum tsr_tristate amx;     /* AMX tiles: when usable, required, or never */
     enum tsr_numa numa;        /* threads and weights on machines with several NUMA nodes */
-    bool emulate_tiles;        /* execute AMX instructions in software (slow; for tests) */
+    /* Execute AMX instructions in software (slow; for tests). While such an engine is open, the
+     * process has a handler of SIGILL, which passes on what is not for it. */
+    bool emulate_tiles;
     /* [n_overrides] "REGEX=POOL[,POOL...]": tensors in whose name the (Perl) pattern is found are
      * offered to these pools only, in this order; the first override that matches counts. */
     const char *const *overrides;
@@ -301,7 +303,10 @@ TSR_API int64_t tsr_token_text(const tsr_engine *engine, int32_t id, bool specia
 /* Whether generation ends at this token (EOS, EOT and the like). */
 TSR_API bool tsr_token_is_end(const tsr_engine *engine, int32_t id);
 
-/* Text of a stream of ids in whole UTF-8 characters only. Belongs to one thread at a time. */
+/* Text of a stream of ids in whole UTF-8 characters only. Belongs to one thread at a time, and leaves
+ * no message: its errors are TSR_ENOMEM and, for an id outside the vocabulary, TSR_EINVAL. Models
+ * whose words begin with a space have none before the first word of a text: to go on with a text,
+ * push its last id before those that follow, and ignore what that gives. */
 typedef struct tsr_detokenizer tsr_detokenizer;
 TSR_API int tsr_detokenizer_open(const tsr_engine *engine, bool special, tsr_detokenizer **stream);
 /* Adds a token; `*text` (not terminated, `*len` bytes, perhaps 0) is valid until the next call. */
@@ -358,6 +363,8 @@ struct tsr_stats {
     uint64_t kv_bytes, scratch_bytes;
 };
 
+/* A session of an engine, which must stay open as long; `settings` NULL: the defaults. On failure
+ * *session is NULL. Errors: TSR_EINVAL, TSR_ENOMEM, each with the engine's message. Since 0.1. */
 TSR_API int tsr_session_open(tsr_engine *engine, const struct tsr_session_settings *settings,
                              tsr_session **session);
 TSR_API void tsr_session_close(tsr_session *session);
@@ -372,7 +379,7 @@ TSR_API int tsr_session_eval(tsr_session *session, const int32_t *ids, size_t n,
  * the rest (the last id is always evaluated, so that its logits are there). */
 TSR_API int tsr_session_sync(tsr_session *session, const int32_t *ids, size_t n);
 
-/* Forgets all positions from `n_past` on. */
+/* Forgets all positions from `n_past` on, and the logits. TSR_EINVAL where there are fewer. */
 TSR_API int tsr_session_rewind(tsr_session *session, uint32_t n_past);
 
 /* Writes the context, its ids with their keys and values, to a file, which is replaced at once or
@@ -386,7 +393,7 @@ TSR_API int tsr_session_save(tsr_session *session, const char *path);
 TSR_API int tsr_session_load(tsr_session *session, const char *path);
 
 /* Logits of the last evaluated position, [n_vocab]; owned by the session, valid until its next
- * evaluation; NULL before the first. */
+ * evaluation; NULL before the first, and after a rewind, a load or a failed evaluation. */
 TSR_API const float *tsr_session_logits(const tsr_session *session);
 
 /* Draws the next token from the last logits; it is not appended (call tsr_session_eval). The

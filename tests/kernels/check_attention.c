@@ -252,14 +252,15 @@ static void run_split(const struct row_ops *ops, const struct attn_args *whole, 
     }
 }
 
-static const struct precision *precision_of(const struct row_ops *ops, enum kv_type type)
+static const struct precision *precision_of(const struct row_ops *ops, const struct attn_args *args)
 {
-    return ops->cpu_flags & CPU_AMX_TILE && type != KV_F32 ? &tiles : &exact;
+    return ops->cpu_flags & CPU_AMX_TILE && args->kv_type != KV_F32 && !args->exact ? &tiles
+                                                                                    : &exact;
 }
 
 static void check_args(const struct row_ops *ops, const struct attn_args *args)
 {
-    const struct precision *precision = precision_of(ops, args->kv_type);
+    const struct precision *precision = precision_of(ops, args);
     size_t m = (size_t)args->m, d_v = (size_t)args->d_v;
     ops->attention(args);
     compare(args, args->out, args->out_stride, precision);
@@ -272,6 +273,14 @@ static void check_args(const struct row_ops *ops, const struct attn_args *args)
 static void check(const struct row_ops *ops, struct problem problem)
 {
     struct attn_args args = make_args(ops, &problem);
+    check_args(ops, &args);
+}
+
+/* Asked not to round anything to bf16 on the way. */
+static void check_exact(const struct row_ops *ops, struct problem problem)
+{
+    struct attn_args args = make_args(ops, &problem);
+    args.exact = true;
     check_args(ops, &args);
 }
 
@@ -303,6 +312,8 @@ static void check_shapes(const struct row_ops *ops)
         }
     check(ops, (struct problem){530, 300, 64, 64, KV_F16, SEES_CAUSAL, 2, 1.0f});
     check(ops, (struct problem){128, 600, 64, 64, KV_F16, SEES_HOLES, 1, 1.0f});
+    check_exact(ops, (struct problem){130, 300, 64, 64, KV_F16, SEES_CAUSAL, 2, 1.0f});
+    check_exact(ops, (struct problem){12, 300, 64, 64, KV_BF16, SEES_CAUSAL, 4, 1.0f});
     check(ops, (struct problem){530, 300, 64, 64, KV_Q8_0, SEES_CAUSAL, 2, 1.0f});
 }
 
@@ -355,7 +366,7 @@ static void check_saturated(const struct row_ops *ops, int m, int n_keys, int d,
 {
     struct problem problem = {m, n_keys, d, d, type, SEES_SOME, 1, 1.0f};
     struct attn_args args = make_args(ops, &problem);
-    struct precision precision = *precision_of(ops, type);
+    struct precision precision = *precision_of(ops, &args);
     precision.score = 0.0; /* they are all the same, rounded or not */
     for (int row = 0; row < m; row++)
         for (int i = 0; i < d; i++)
