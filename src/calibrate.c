@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "session.h"
 
 enum {
     MOST_PROMPT = 512, /* tokens... */
@@ -264,6 +265,7 @@ static int measure_threads(struct run *run, struct calibration *calibration)
     int status = tsr_session_open(run->engine, &settings, &run->session);
     if (status)
         return error_set(run->error, status, "%s", tsr_engine_message(run->engine));
+    run->session->silent = true;
     calibration->n_counts = candidates(run->engine, calibration->prompt);
     memcpy(calibration->generation, calibration->prompt, sizeof calibration->prompt);
     double left = run->end - calibrate_now();

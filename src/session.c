@@ -147,11 +147,32 @@ static int check_ids(const tsr_session *session, const int32_t *ids, size_t n, u
     return 0;
 }
 
-/* One batch; `logits` receives every position's where not NULL. False when cancelled. `prompt`: of
- * a text of several tokens, though this batch may be its last one alone. */
-static bool eval_batch(tsr_session *session, const int32_t *ids, uint32_t n, float *logits,
-                       bool prompt)
+/* A text that is evaluated. */
+struct text {
+    const tsr_session *session;
+    size_t n, done; /* tokens in all, and those of the batches before */
+    uint32_t n_batch; /* of the batch at hand */
+};
+
+static bool report(const struct text *text, size_t done)
 {
+    const tsr_engine *engine = text->session->engine;
+    bool told = text->n > 1 && !text->session->silent;
+    return !told || !engine->progress ||
+           engine->progress(engine->user, "prompt", done, text->n);
+}
+
+static bool report_layer(void *user, int layer, int n_layer)
+{
+    const struct text *text = user;
+    return report(text, text->done + text->n_batch * (size_t)layer / (size_t)n_layer);
+}
+
+/* One batch; `logits` receives every position's where not NULL. False when cancelled. */
+static bool eval_batch(tsr_session *session, struct text *text, const int32_t *ids, float *logits)
+{
+    const uint32_t n = text->n_batch;
+    const bool prompt = text->n > 1; /* though this batch may be its last token alone */
     tsr_engine *engine = session->engine;
     struct forward_batch batch = {
         .ids = ids,
@@ -161,6 +182,8 @@ static bool eval_batch(tsr_session *session, const int32_t *ids, uint32_t n, flo
         .logits = logits ? logits : session->logits,
         .all_logits = logits != NULL,
         .cancel = &session->cancel,
+        .progress = report_layer,
+        .user = text,
     };
     double start = now();
     pthread_mutex_lock(&engine->run_lock);
@@ -176,28 +199,23 @@ static bool eval_batch(tsr_session *session, const int32_t *ids, uint32_t n, flo
     return true;
 }
 
-static bool report(const tsr_session *session, size_t done, size_t n)
-{
-    const tsr_engine *engine = session->engine;
-    bool several = n > session->n_batch;
-    return !several || !engine->progress || engine->progress(engine->user, "prompt", done, n);
-}
-
 static int eval(tsr_session *session, const int32_t *ids, size_t n, float *logits,
                 struct tsr_error *error)
 {
     size_t n_vocab = session->engine->model->params.n_vocab;
     session->has_logits = false;
-    for (size_t done = 0; done < n;) {
-        uint32_t count = n - done < session->n_batch ? (uint32_t)(n - done) : session->n_batch;
-        float *rows = logits ? logits + done * n_vocab : NULL;
-        if (!report(session, done, n) || !eval_batch(session, ids + done, count, rows, n > 1)) {
+    struct text text = {.session = session, .n = n};
+    for (; text.done < n; text.done += text.n_batch) {
+        size_t left = n - text.done;
+        text.n_batch = left < session->n_batch ? (uint32_t)left : session->n_batch;
+        float *rows = logits ? logits + text.done * n_vocab : NULL;
+        if (!eval_batch(session, &text, ids + text.done, rows)) {
             atomic_store(&session->cancel, false);
-            return error_set(error, TSR_ECANCELED, "cancelled after %zu of %zu tokens", done, n);
+            return error_set(error, TSR_ECANCELED, "cancelled after %zu of %zu tokens", text.done,
+                             n);
         }
-        done += count;
     }
-    report(session, n, n);
+    report(&text, n);
     if (logits)
         memcpy(session->logits, logits + (n - 1) * n_vocab, n_vocab * sizeof *logits);
     session->has_logits = true;

@@ -19,6 +19,7 @@ struct tsr_session {
     float *logits;  /* [n_vocab] of the last position */
     bool has_logits;
     atomic_bool cancel;
+    bool silent; /* tells no progress: something longer does */
     struct tsr_stats stats;
 };
 

@@ -102,7 +102,9 @@ enum tsr_log_level { TSR_LOG_ERROR, TSR_LOG_WARN, TSR_LOG_INFO, TSR_LOG_DEBUG };
 typedef void tsr_log_fn(void *user, enum tsr_log_level level, const char *line);
 
 /* Progress of long work, `done` of `total` in units of the stage ("loading": bytes; "prompt":
- * tokens). Return false to cancel: the call then fails with TSR_ECANCELED. */
+ * tokens, told before each layer of a batch). Return false to cancel: the call then fails with
+ * TSR_ECANCELED. Called from the thread that called into the library, which it must not call again
+ * but for tsr_session_cancel. */
 typedef bool tsr_progress_fn(void *user, const char *stage, uint64_t done, uint64_t total);
 
 struct tsr_settings {

@@ -59,6 +59,11 @@ static int evaluate(const struct options *options, const int32_t *ids, size_t n_
     struct options sized = *options;
     if (!option_given(options, OPT_CTX_SIZE) && n_ids <= INT32_MAX)
         sized.n_ctx = (int)n_ids;
+    if (sized.n_ctx && n_ids > (size_t)sized.n_ctx) {
+        tsr_engine_close(engine);
+        return fail(options->command, "%zu ids do not fit into the context of %d: use a larger -c",
+                    n_ids, sized.n_ctx);
+    }
     tsr_session *session = NULL;
     status = open_session(&sized, engine, &session);
     if (session)

@@ -98,6 +98,7 @@ static int eval_chunks(struct perplexity *p)
     double sum = 0;
     char stage[64] = "perplexity:";
     interrupt_watch(p->session);
+    progress_only(stage);
     for (int i = 0; i < p->file.n_chunks && status == EXIT_DONE; i++) {
         progress_report(NULL, stage, (uint64_t)i, (uint64_t)p->file.n_chunks);
         size_t before = p->n;
@@ -107,6 +108,7 @@ static int eval_chunks(struct perplexity *p)
         snprintf(stage, sizeof stage, "perplexity so far %.4f:", exp(sum / (double)p->n));
     }
     interrupt_watch(NULL);
+    progress_only(NULL);
     progress_clear();
     return status;
 }

@@ -11,6 +11,7 @@ static bool shown_at_all; /* whether anything is ever drawn */
 static bool on_screen;
 static double started, drawn;
 static uint64_t last_done;
+static const char *only; /* the stage that is shown; NULL: all */
 
 static double now(void)
 {
@@ -22,6 +23,11 @@ static double now(void)
 void progress_setup(bool quiet)
 {
     shown_at_all = !quiet && isatty(STDERR_FILENO);
+}
+
+void progress_only(const char *stage)
+{
+    only = stage;
 }
 
 void progress_clear(void)
@@ -36,7 +42,7 @@ bool progress_report(void *user, const char *stage, uint64_t done, uint64_t tota
     (void)user;
     if (interrupted())
         return false;
-    if (!shown_at_all || !total)
+    if (!shown_at_all || !total || (only && stage != only))
         return true;
     double t = now();
     if (done < last_done || !started)

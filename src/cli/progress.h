@@ -11,6 +11,9 @@ bool progress_report(void *user, const char *stage, uint64_t done, uint64_t tota
 /* Progress lines are shown when standard error is a terminal, unless `quiet`. */
 void progress_setup(bool quiet);
 
+/* Only this stage, told by its address, is shown; NULL: all. */
+void progress_only(const char *stage);
+
 /* Removes the progress line, so that something else can be printed. */
 void progress_clear(void);
 

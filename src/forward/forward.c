@@ -326,6 +326,14 @@ static const struct matrix *first_matrix(const struct layer_weights *layer)
     return layer->mla.q_a.kernel ? &layer->mla.q_a : &layer->q;
 }
 
+/* Whether to stop before a layer. */
+static bool is_cancelled(const struct forward_batch *batch, int layer, int n_layer)
+{
+    if (batch->cancel && atomic_load(batch->cancel))
+        return true;
+    return batch->progress && !batch->progress(batch->user, layer, n_layer);
+}
+
 static void run_worker(struct worker *worker, void *arg)
 {
     struct forward *f = arg;
@@ -338,7 +346,7 @@ static void run_worker(struct worker *worker, void *arg)
         struct fetch next = fetch_rows(
             f, worker, layer + 1 < n_layer ? first_matrix(&weights[1]) : &f->weights->output);
         if (worker->index == 0)
-            f->stop = f->batch->cancel && atomic_load(f->batch->cancel);
+            f->stop = is_cancelled(f->batch, layer, n_layer);
         if (weights->mla.kv_a.kernel)
             mla_block(f, worker, layer);
         else

@@ -32,6 +32,9 @@ struct forward_batch {
     float *logits;        /* [n_tokens, n_vocab], or [1, n_vocab] of the last token */
     bool all_logits;
     const atomic_bool *cancel; /* seen between layers */
+    /* Called by the caller's thread before each layer; false cancels. NULL: not. */
+    bool (*progress)(void *user, int layer, int n_layer);
+    void *user;
 };
 
 /* On n_workers workers, or as many as there are buffers for. True when done, false when cancelled

@@ -47,6 +47,7 @@ run 1 logits --tokens /dev/null -o "$work/logits"
 one_line 'no list of int32 ids'
 run 1 logits --tokens "$work/ids" -o "$work/logits" -c 10
 one_line context
+check 'a small context leaves it alone, too' cmp -s "$work/logits" "$work/before"
 run 1 logits --tokens "$work/ids" -o "$work/logits" -c 2000000000
 one_line 'use a smaller -c'
 printf '\377\377\377\177' >"$work/large"

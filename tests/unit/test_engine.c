@@ -605,6 +605,55 @@ static void loading_can_be_cancelled(void **state)
     assert_null(engine);
 }
 
+struct watch {
+    int n_calls, stop_at; /* stops at that call; -1: never */
+    uint64_t done, total;
+};
+
+/* Tokens never become fewer. */
+static bool watch_prompt(void *user, const char *stage, uint64_t done, uint64_t total)
+{
+    struct watch *watch = user;
+    if (strcmp(stage, "prompt") != 0)
+        return true;
+    assert_true(done >= watch->done && done <= total);
+    watch->done = done;
+    watch->total = total;
+    return ++watch->n_calls != watch->stop_at;
+}
+
+static void prompts_tell_their_progress(void **state)
+{
+    (void)state;
+    struct watch watch = {.stop_at = -1};
+    struct tsr_settings settings = tsr_settings_default();
+    settings.model_path = TSR_TEST_MODEL;
+    settings.progress = watch_prompt;
+    settings.user = &watch;
+    struct tsr_error error;
+    tsr_engine *engine;
+    tsr_session *session;
+    assert_int_equal(tsr_engine_open(&settings, &engine, &error), 0);
+    assert_int_equal(tsr_session_open(engine, NULL, &session), 0);
+    int32_t ids[40];
+    for (int i = 0; i < 40; i++)
+        ids[i] = 10 + i;
+    assert_int_equal(tsr_session_eval(session, ids, 40, NULL), 0); /* a single batch */
+    assert_true(watch.n_calls > 3 && watch.done == 40 && watch.total == 40);
+    int n_calls = watch.n_calls;
+    assert_int_equal(tsr_session_eval(session, ids, 1, NULL), 0);
+    assert_int_equal(watch.n_calls, n_calls);
+    watch = (struct watch){.stop_at = 3};
+    assert_int_equal(tsr_session_eval(session, ids, 40, NULL), TSR_ECANCELED);
+    watch = (struct watch){.stop_at = -1};
+    assert_int_equal(tsr_session_eval(session, ids, 40, NULL), 0);
+    struct tsr_stats stats = {.struct_size = sizeof stats};
+    tsr_session_stats(session, &stats);
+    assert_int_equal(stats.n_past, 81);
+    tsr_session_close(session);
+    tsr_engine_close(engine);
+}
+
 static void a_missing_file_is_named(void **state)
 {
     (void)state;
@@ -637,6 +686,7 @@ int main(void)
         cmocka_unit_test(cancelling_stops_and_the_session_goes_on),
         cmocka_unit_test(limits_are_errors),
         cmocka_unit_test(loading_can_be_cancelled),
+        cmocka_unit_test(prompts_tell_their_progress),
         cmocka_unit_test(a_missing_file_is_named),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
