@@ -4,7 +4,7 @@
 # modes, and the kernel of the machine must find the weights where the mode puts them. The unit tests
 # of threads and nodes run there too.
 #
-#     sh tests/numa-vm.sh [BUILD_DIR]        takes two minutes; not part of `meson test`
+#     sh tests/numa-vm.sh [BUILD_DIR]        takes a minute and a half; not part of `meson test`
 #
 # Needs qemu-system-x86, busybox-static and cpio (Debian's names), and a kernel: Debian's package
 # linux-image-*-cloud-amd64 is downloaded with apt-get unless KERNEL names a bzImage. Exits 77 where

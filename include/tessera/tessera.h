@@ -259,9 +259,9 @@ TSR_API void tsr_engine_close(tsr_engine *engine);
 /* Fills `info` up to its struct_size. */
 TSR_API void tsr_engine_info(const tsr_engine *engine, struct tsr_engine_info *info);
 
-/* Measures, for about `seconds` (0: 3; slow models take longer), how many threads are the fastest
- * for prompts and for generation, and from how many rows on tiles are faster than vectors, by weight
- * type; this engine then works with what was found, but for numbers of threads that its settings
+/* Measures, for `seconds` at most (0: 3; very slow models take longer), how many threads are the
+ * fastest for prompts and for generation, and from how many rows on tiles are faster than vectors, by
+ * weight type; this engine then works with what was found, but for numbers of threads that its settings
  * gave. Takes the memory of a session of up to 512 tokens meanwhile. Calls `progress` of the
  * settings with stage "calibrating".
  *
