@@ -155,7 +155,7 @@ struct quantize_args {
     const float *x;  /* column k0 of row i at x + i * ldx */
     size_t ldx;      /* floats */
     int m, k;
-    int k0, k1;      /* k0 a multiple of 32; k1 too, or k: then what pads the row is written too */
+    int k0, k1;      /* k0 a multiple of 32; k1 too, or k: then zeros that pad bf16 follow */
     unsigned parts;  /* enum act_part: those to write */
 };
 
@@ -241,8 +241,10 @@ struct attn_args {
     float *out;           /* row i, [d_v], at out + i * out_stride; zeros where it sees no key, or
                            * none with a score above -INFINITY */
     size_t out_stride;    /* floats */
-    /* Where not NULL, [m] each: `out` is left undivided, with the row's maximum score and sum of
-     * exp(score - maximum), so that ranges of keys can be merged. */
+    /* Where not NULL, [m] each: `out` is left undivided, with a base near the row's maximum score (or
+     * that) and the sum of exp(score - base), so that ranges of keys can be merged; -INFINITY and 0
+     * where there is no score. What a row does not see must be finite: it counts for nothing, but
+     * may be multiplied by zero. */
     float *row_max, *row_sum;
     void *scratch;        /* attn_scratch_bytes(d_k, d_v), 64-byte aligned */
 };

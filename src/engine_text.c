@@ -134,7 +134,7 @@ static int render(const tsr_engine *engine, const struct tsr_chat *chat, char **
     if (chat->struct_size != sizeof *chat)
         return error_set(error, TSR_EINVAL, "a struct tsr_chat of another version");
     if (!source)
-        return error_set(error, TSR_ETEMPLATE, "%s: the model has no chat template: give one",
+        return error_set(error, TSR_ETEMPLATE, "%s: the model has no chat template: give one (--template FILE)",
                          gguf_path(engine->gguf));
     json_t *variables = json_object();
     if (!variables)

@@ -150,8 +150,9 @@ static int check_ids(const tsr_session *session, const int32_t *ids, size_t n, u
 /* A text that is evaluated. */
 struct text {
     const tsr_session *session;
-    size_t n, done; /* tokens in all, and those of the batches before */
+    size_t n, done;   /* tokens in all, and those of the batches before */
     uint32_t n_batch; /* of the batch at hand */
+    bool prompt;      /* no token that was generated: counted as part of a prompt */
 };
 
 static bool report(const struct text *text, size_t done)
@@ -172,7 +173,6 @@ static bool report_layer(void *user, int layer, int n_layer)
 static bool eval_batch(tsr_session *session, struct text *text, const int32_t *ids, float *logits)
 {
     const uint32_t n = text->n_batch;
-    const bool prompt = text->n > 1; /* though this batch may be its last token alone */
     tsr_engine *engine = session->engine;
     struct forward_batch batch = {
         .ids = ids,
@@ -194,17 +194,17 @@ static bool eval_batch(tsr_session *session, struct text *text, const int32_t *i
         return false;
     memcpy(session->ids + session->n_past, ids, n * sizeof *ids);
     session->n_past += n;
-    *(prompt ? &session->stats.n_prompt : &session->stats.n_decode) += n;
-    *(prompt ? &session->stats.prompt_seconds : &session->stats.decode_seconds) += now() - start;
+    *(text->prompt ? &session->stats.n_prompt : &session->stats.n_decode) += n;
+    *(text->prompt ? &session->stats.prompt_seconds : &session->stats.decode_seconds) += now() - start;
     return true;
 }
 
-static int eval(tsr_session *session, const int32_t *ids, size_t n, float *logits,
+static int eval(tsr_session *session, const int32_t *ids, size_t n, bool prompt, float *logits,
                 struct tsr_error *error)
 {
     size_t n_vocab = session->engine->model->params.n_vocab;
     session->has_logits = false;
-    struct text text = {.session = session, .n = n};
+    struct text text = {.session = session, .n = n, .prompt = prompt};
     for (; text.done < n; text.done += text.n_batch) {
         size_t left = n - text.done;
         text.n_batch = left < session->n_batch ? (uint32_t)left : session->n_batch;
@@ -227,7 +227,7 @@ int tsr_session_eval(tsr_session *session, const int32_t *ids, size_t n, float *
     struct tsr_error error = {0};
     int status = check_ids(session, ids, n, session->n_past, &error);
     if (!status)
-        status = eval(session, ids, n, logits, &error);
+        status = eval(session, ids, n, n > 1, logits, &error);
     return status ? engine_fail(session->engine, &error) : 0;
 }
 
@@ -242,7 +242,7 @@ int tsr_session_sync(tsr_session *session, const int32_t *ids, size_t n)
         common++;
     session->n_past = common;
     session->stats.n_reused += common;
-    status = eval(session, ids + common, n - common, NULL, &error);
+    status = eval(session, ids + common, n - common, true, NULL, &error);
     return status ? engine_fail(session->engine, &error) : 0;
 }
 

@@ -104,7 +104,7 @@ static int save(const tsr_session *session, const char *path, struct tsr_error *
         return error_set(error, TSR_EINVAL, "%.100s...: the path is too long", path);
     struct stream s = {.file = fopen(temporary, "wb")};
     if (!s.file)
-        return error_set(error, TSR_EIO, "%s: %s", temporary, strerror(errno));
+        return error_set(error, TSR_EIO, "%s: %s", path, strerror(errno));
     write_session(&s, session);
     s.failed |= fclose(s.file) != 0;
     if (!s.failed && rename(temporary, path) == 0)

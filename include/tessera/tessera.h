@@ -359,7 +359,7 @@ struct tsr_stats {
     size_t struct_size;
     uint32_t n_past;             /* tokens in the KV cache */
     uint32_t n_ctx;
-    uint64_t n_prompt, n_decode; /* tokens evaluated in batches of several, and one by one */
+    uint64_t n_prompt, n_decode; /* tokens of texts, and those evaluated alone by _eval */
     uint64_t n_reused;           /* tokens that tsr_session_sync found in the cache */
     double prompt_seconds, decode_seconds, sample_seconds;
     uint64_t kv_bytes, scratch_bytes;

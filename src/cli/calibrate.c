@@ -41,7 +41,7 @@ static int begin_output(struct output *output, const char *path, struct tsr_erro
         return set_error(error, TSR_EINVAL, "%.100s...: the path is too long", path);
     output->file = fopen(output->temporary, "w");
     if (!output->file)
-        return set_error(error, TSR_EIO, "%s: %s", output->temporary, strerror(errno));
+        return set_error(error, TSR_EIO, "%s: %s", path, strerror(errno));
     return TSR_OK;
 }
 
@@ -77,7 +77,8 @@ static int read_calibration(const char *path, char **text, struct tsr_error *err
     free(*text);
     *text = NULL;
     return failed ? set_error(error, TSR_EIO, "%s: %s", path, strerror(saved))
-                  : set_error(error, TSR_EFORMAT, "%s: no calibration", path);
+                  : set_error(error, TSR_EFORMAT, "%s: no calibration: remove it to measure anew",
+                              path);
 }
 
 /* ---- The flag -------------------------------------------------------------------------------- */

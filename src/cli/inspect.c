@@ -7,12 +7,12 @@
 
 enum { SHOWN_ELEMENTS = 8, SHOWN_BYTES = 120 };
 
-/* A value as one line of JSON, cut where it is long. */
-static void print_value(const json_t *value)
+/* A value as one line of JSON, cut where it is long unless it is to be `whole`. */
+static void print_value(const json_t *value, bool whole)
 {
     char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
     size_t len = text ? strlen(text) : 0;
-    if (len > SHOWN_BYTES) {
+    if (len > SHOWN_BYTES && !whole) {
         /* Before a whole character. */
         for (len = SHOWN_BYTES; len && ((unsigned char)text[len] & 0xc0) == 0x80;)
             len--;
@@ -34,7 +34,7 @@ static void print_name(const char *name)
     output_format("%*s", len < WIDTH ? WIDTH - len : 1, "");
 }
 
-static void print_metadata(const json_t *metadata)
+static void print_metadata(const json_t *metadata, bool whole)
 {
     const char *key;
     json_t *entry;
@@ -46,7 +46,7 @@ static void print_metadata(const json_t *metadata)
         const char *type = json_string_value(json_object_get(entry, "type"));
         print_name(key);
         output_format("%-10s ", type ? type : "");
-        print_value(value);
+        print_value(value, whole);
         if (length && json_is_array(value) &&
             (size_t)json_integer_value(length) > json_array_size(value))
             output_format(" of %lld", (long long)json_integer_value(length));
@@ -97,7 +97,7 @@ int command_inspect(const struct options *options)
         return fail(options->command, "out of memory");
     output_format("%s: GGUF version %lld\n", path,
                   (long long)json_integer_value(json_object_get(object, "version")));
-    print_metadata(json_object_get(object, "metadata"));
+    print_metadata(json_object_get(object, "metadata"), options->verbose);
     print_tensors(json_object_get(object, "tensors"));
     json_decref(object);
     return EXIT_DONE;

@@ -402,7 +402,8 @@ bool options_parse(const struct command *command, int argc, char **argv, struct 
     while (optind < argc) /* after "--" */
         options->operands[options->n_operands++] = argv[optind++];
     if (options->n_operands && !command->operands[0] && !options->help) {
-        usage_error(command, "unexpected argument '%s'", options->operands[0]);
+        usage_error(command, "unexpected argument '%s'%s", options->operands[0],
+                    command->options & OPT(MODEL) ? ": -m names a model" : "");
         return false;
     }
     options->n_batch = options_batch(options->n_batch, options->n_ubatch);

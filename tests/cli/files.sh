@@ -8,6 +8,9 @@ check 'tensors' grep -qE 'blk\.0\.ffn_gate_exps\.weight +(Q4_0|q4_0) ' "$out"
 cp "$out" "$work/table"
 run 0 inspect "$model"
 check 'the file as an operand' cmp -s "$out" "$work/table"
+check 'long arrays are cut' [ "$(awk 'length > 300' "$out")" = '' ]
+run 0 inspect -v
+check 'and with -v whole' [ "$(awk 'length > 20000' "$out" | wc -l)" -gt 0 ]
 run 0 inspect -m "$model" --json
 check 'JSON' grep -q '"tensors":' "$out"
 run 2 inspect -m "$model" "$model"

@@ -62,6 +62,10 @@ check 'other files are left alone' [ "$(cat "$work/prompt")" = 'Once upon a time
 run 0 run -p 'Once upon a time' -n 2 --temp 0 -t $(($(nproc) + 1))
 check 'a warning' grep -qE '[0-9]+ threads for [0-9]+ CPUs have to take turns' "$err"
 
+# A prompt of one token is a prompt.
+run 0 run -p Once -n 3 --temp 0 --json
+check 'one token of a prompt' grep -q '"prompt_tokens":1,"decode_tokens":2' "$out"
+
 # Bad input.
 run 2 run -p x --seed 9223372036854775808
 one_line 'is not a seed'
