@@ -16,7 +16,7 @@
 #include "tests/support/guard.h"
 #include "bench/random_weights.h"
 
-enum { MAX_ROWS = 97, MAX_K = 2304, GAP = 3, SHOWN_FAILURES = 8 };
+enum { MANY_ROWS = 97, MAX_K = 2304, GAP = 3, SHOWN_FAILURES = 8 };
 
 #define EXACT_LIMIT 0x1p23 /* integers up to here, and twice as large, are floats */
 
@@ -29,17 +29,17 @@ struct gemm_case {
     const struct block_type *type;
     enum weights_kind weights;
     enum acts_kind acts;
-    int n, k;
+    int m_max, n, k;
     size_t row_bytes;
     void *rows;   /* [n, k] in the file's blocks */
     void *packed; /* or `rows` */
-    float *x;     /* [MAX_ROWS, k] */
-    void *a;      /* [MAX_ROWS] activation rows */
+    float *x;     /* [m_max, k] */
+    void *a;      /* [m_max] activation rows */
     size_t a_stride;
-    float *c; /* [MAX_ROWS, n], rows ldc apart, nothing after the last */
+    float *c; /* [m_max, n], rows ldc apart, nothing after the last */
     size_t ldc;
     void *scratch;
-    /* [VIEWS][MAX_ROWS, n]: the products, and how far from them one may be. */
+    /* [VIEWS][m_max, n]: the products, and how far from them one may be. */
     double *want[VIEWS], *slack[VIEWS];
     bool at_start; /* memory begins at a guard page */
 };
@@ -83,7 +83,7 @@ static enum view view_of(const struct gemm_case *g, int m)
 
 static bool has_view(const struct gemm_case *g, enum view view)
 {
-    return view_of(g, 0) == view || view_of(g, MAX_ROWS) == view;
+    return view_of(g, 0) == view || view_of(g, MANY_ROWS) == view;
 }
 
 static double activation(const struct gemm_case *g, enum view view, int row, int i)
@@ -221,11 +221,11 @@ static void make_reference(struct gemm_case *g)
     for (int view = 0; view < VIEWS; view++) {
         if (!has_view(g, view))
             continue;
-        g->want[view] = guarded(MAX_ROWS * (size_t)g->n * sizeof(double));
-        g->slack[view] = guarded(MAX_ROWS * (size_t)g->n * sizeof(double));
+        g->want[view] = guarded((size_t)g->m_max * (size_t)g->n * sizeof(double));
+        g->slack[view] = guarded((size_t)g->m_max * (size_t)g->n * sizeof(double));
         for (int j = 0; j < g->n; j++) {
             load_column(g, view, j, &column);
-            for (int row = 0; row < MAX_ROWS; row++)
+            for (int row = 0; row < g->m_max; row++)
                 reference_product(g, view, row, j, &column);
         }
     }
@@ -301,7 +301,7 @@ static void check_values(struct report *report, const struct gemm_case *g, const
 static void check_columns(struct report *report, const struct gemm_case *g, int m, int n0, int n1)
 {
     /* The rows of A and C that touch the guard page. */
-    int first = g->at_start ? 0 : MAX_ROWS - m;
+    int first = g->at_start ? 0 : g->m_max - m;
     float *c = g->c + (size_t)first * g->ldc;
     struct gemm_args args = {
         .w = g->packed,
@@ -317,7 +317,7 @@ static void check_columns(struct report *report, const struct gemm_case *g, int 
         .ldc = g->ldc,
         .scratch = g->scratch,
     };
-    memset(g->c, 0xff, ((MAX_ROWS - 1) * g->ldc + (size_t)g->n) * sizeof(float));
+    memset(g->c, 0xff, ((size_t)(g->m_max - 1) * g->ldc + (size_t)g->n) * sizeof(float));
     if (g->kernel->begin)
         g->kernel->begin();
     g->kernel->gemm(&args);
@@ -336,17 +336,17 @@ static void make_case(struct gemm_case *g, uint64_t *seed)
     g->row_bytes = (size_t)g->k / g->type->n_elems * g->type->n_bytes;
     g->rows = allocate(g, (size_t)g->n * g->row_bytes);
     g->packed = g->rows;
-    g->x = allocate(g, MAX_ROWS * (size_t)g->k * sizeof(float));
+    g->x = allocate(g, (size_t)g->m_max * (size_t)g->k * sizeof(float));
     g->a_stride = act_row_bytes(g->kernel->act_format, (size_t)g->k);
-    g->a = allocate(g, (MAX_ROWS - 1) * g->a_stride +
+    g->a = allocate(g, (size_t)(g->m_max - 1) * g->a_stride +
                            act_content_bytes(g->kernel->act_format, (size_t)g->k));
     g->ldc = (size_t)g->n + GAP;
-    g->c = allocate(g, ((MAX_ROWS - 1) * g->ldc + (size_t)g->n) * sizeof(float));
+    g->c = allocate(g, ((size_t)(g->m_max - 1) * g->ldc + (size_t)g->n) * sizeof(float));
     g->scratch = allocate(g, scratch_bytes);
     memset(g->scratch, 0xff, scratch_bytes);
     fill_weights(g->weights, g->type, g->rows, (size_t)g->n * g->row_bytes, seed);
-    fill_acts(g->acts, g->x, MAX_ROWS, g->k, seed);
-    quantize_whole_rows(g->kernel, g->a, g->a_stride, g->x, (size_t)g->k, MAX_ROWS, g->k);
+    fill_acts(g->acts, g->x, g->m_max, g->k, seed);
+    quantize_whole_rows(g->kernel, g->a, g->a_stride, g->x, (size_t)g->k, g->m_max, g->k);
 }
 
 static void check_case(struct report *report, struct gemm_case *g, const int *rows, uint64_t *seed)
@@ -402,6 +402,19 @@ static const struct {
 };
 enum { N_PAIRS = sizeof pairs / sizeof pairs[0] };
 
+/* Beyond the blocks of rows, columns and k that products of bf16 keep in caches: where types differ
+ * these do not, so that two do for all. */
+static void check_blocks(struct report *report, uint64_t *seed)
+{
+    static const int rows[] = {270, -1};
+    const struct gemm_kernel *kernel = report->kernel;
+    bool blocked = kernel->cpu_flags & (CPU_AMX_TILE | CPU_AVX512_BF16);
+    struct gemm_case g = {.kernel = kernel, .weights = WEIGHTS_RANDOM, .acts = ACTS_RANDOM,
+                          .m_max = 270, .n = 290, .k = MAX_K};
+    if (blocked && (kernel->block_id == BLOCK_Q4_0 || kernel->block_id == BLOCK_BF16))
+        check_case(report, &g, rows, seed);
+}
+
 void check_products(struct report *report, bool all)
 {
     const struct grid *grid = all ? &large_grid : &small_grid;
@@ -415,6 +428,7 @@ void check_products(struct report *report, bool all)
                 .kernel = report->kernel,
                 .weights = pairs[round % N_PAIRS].weights,
                 .acts = pairs[round % N_PAIRS].acts,
+                .m_max = MANY_ROWS,
                 .n = *n,
                 .k = *k,
                 .at_start = round % 2,
@@ -428,4 +442,5 @@ void check_products(struct report *report, bool all)
             g.acts = (enum acts_kind)(round / WEIGHTS_KINDS % ACTS_KINDS);
             check_case(report, &g, grid->rows, &seed);
         }
+    check_blocks(report, &seed);
 }
