@@ -21,7 +21,7 @@ enum { MR = 4, HALF_COLUMNS = 8 };
 
 /* Loops whose counter must become a constant. */
 #define UNROLLED _Pragma("GCC unroll 8")
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE   static inline __attribute__((always_inline))
 
 /* [half of k][half of the 16 columns]; the second half of k only where the halves differ. */
 struct unit_scales {
@@ -39,10 +39,10 @@ struct traits {
     uint32_t block_id;
     int bits;
     int block_k;
-    bool halves;   /* the halves of a unit have scales of their own */
+    bool halves;       /* the halves of a unit have scales of their own */
     bool signed_codes; /* codes stay signed: the sign goes to the activations */
     bool has_zero;
-    int pairs;     /* vectors whose 16-bit pair sums add up without overflow */
+    int pairs; /* vectors whose 16-bit pair sums add up without overflow */
 };
 
 #ifdef DOT_VNNI
@@ -65,7 +65,10 @@ static inline struct traits traits_of(uint32_t block_id, int bits, int block_k)
         .halves = unit_has_halves(block_id),
         .signed_codes = is_signed,
         .has_zero = !is_signed,
-        .pairs = pairs >= 8 ? 8 : pairs >= 4 ? 4 : pairs >= 2 ? 2 : 1,
+        .pairs = pairs >= 8   ? 8
+                 : pairs >= 4 ? 4
+                 : pairs >= 2 ? 2
+                              : 1,
     };
 }
 
@@ -103,16 +106,14 @@ INLINE int chunk_variant(const struct traits t)
 
 /* codes | bits of `raw` under `mask`, raised by `by` (lowered where it is negative). Shifts go over
  * bytes; what they carry along from a neighbour is not under the mask. */
-INLINE __m256i add_bits(__m256i codes, __m256i raw, int by,
-                                                              int mask)
+INLINE __m256i add_bits(__m256i codes, __m256i raw, int by, int mask)
 {
     __m256i bits = by < 0 ? _mm256_srli_epi16(raw, -by) : _mm256_slli_epi16(raw, by);
     return _mm256_or_si256(codes, _mm256_and_si256(bits, _mm256_set1_epi8((char)mask)));
 }
 
 /* The 32 codes of half a vector (8 columns) as unsigned bytes. `at`: 0 or 32. */
-INLINE __m256i load_codes(const uint8_t *planes, int bits,
-                                                                int vector, int at)
+INLINE __m256i load_codes(const uint8_t *planes, int bits, int vector, int at)
 {
     const __m256i mask4 = _mm256_set1_epi8(15);
     __m256i codes = _mm256_setzero_si256();
@@ -178,14 +179,13 @@ static inline __m256 load_bytes(const uint8_t *bytes, bool is_signed)
 static inline __m256 load_nibbles(const uint8_t *bytes, int shift)
 {
     __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)bytes));
-    return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(wide, shift), _mm256_set1_epi32(15)));
+    return _mm256_cvtepi32_ps(
+        _mm256_and_si256(_mm256_srli_epi32(wide, shift), _mm256_set1_epi32(15)));
 }
 
 /* Scale and minimum (weight = scale * value - minimum) of 8 columns of half `h` of unit `u`. */
-INLINE void load_scales(const struct traits t,
-                                                              const uint8_t *head, int u, int h,
-                                                              int column, __m256 *scale,
-                                                              __m256 *minimum)
+INLINE void load_scales(const struct traits t, const uint8_t *head, int u, int h, int column,
+                        __m256 *scale, __m256 *minimum)
 {
     const uint8_t *bytes = head + column;
     *minimum = _mm256_setzero_ps();
@@ -197,7 +197,8 @@ INLINE void load_scales(const struct traits t,
         break;
     case BLOCK_Q4_K:
     case BLOCK_Q5_K:
-        *scale = _mm256_mul_ps(load_halves(head, 0, column), load_bytes(bytes + 64 + 16 * u, false));
+        *scale =
+            _mm256_mul_ps(load_halves(head, 0, column), load_bytes(bytes + 64 + 16 * u, false));
         *minimum = _mm256_mul_ps(load_halves(head, 1, column),
                                  load_bytes(bytes + 64 + 16 * (8 + u), false));
         break;
@@ -256,8 +257,7 @@ INLINE void unpack_unit(struct unit *unit, const struct traits t, const uint8_t 
 /* ---- The micro-kernel: MR rows x 16 columns x one unit --------------------------------------- */
 
 /* Adds the dot products of four k for 8 columns to 32-bit sums. */
-INLINE __m256i add_dot(__m256i sum, __m256i codes, __m256i x,
-                                                             bool signed_codes)
+INLINE __m256i add_dot(__m256i sum, __m256i codes, __m256i x, bool signed_codes)
 {
     if (signed_codes) {
         x = _mm256_sign_epi8(x, codes);
@@ -320,8 +320,8 @@ INLINE void dot_vectors(const struct traits t, const struct operand *b, int firs
             const __m256i ones = _mm256_set1_epi16(1);
             for (int r = 0; r < rows; r++)
                 for (int c = 0; c < 2; c++)
-                    dots[r][c] = _mm256_add_epi32(dots[r][c],
-                                                  _mm256_madd_epi16(pair_sums[r][c], ones));
+                    dots[r][c] =
+                        _mm256_add_epi32(dots[r][c], _mm256_madd_epi16(pair_sums[r][c], ones));
         }
         return;
     }

@@ -35,8 +35,9 @@ static bool read_header(const struct options *options, struct logits_file *file)
     struct header header;
     if (fread(&header, sizeof header, 1, file->file) != 1 ||
         memcmp(header.magic, magic, sizeof magic) != 0)
-        return report(options, file, "no file of logits (tessera perplexity "
-                                     "--kl-divergence-base writes them)");
+        return report(options, file,
+                      "no file of logits (tessera perplexity "
+                      "--kl-divergence-base writes them)");
     enum { MOST = 1 << 24 };
     if (header.n_ctx < 4 || header.n_ctx > MOST || header.n_vocab < 1 || header.n_vocab > MOST ||
         header.n_chunks < 1 || header.n_chunks > INT32_MAX / header.n_ctx)

@@ -28,11 +28,11 @@ struct perplexity {
     struct tsr_engine_info info;
     int32_t bos; /* -1: chunks begin with their own id */
     struct logits_file file;
-    bool has_base, saves; /* the file is read, or written */
-    float *logits;        /* [MOST_ROWS, n_vocab] */
-    uint16_t *codes;      /* [chunk_rows, log_row_codes] of the file */
+    bool has_base, saves;           /* the file is read, or written */
+    float *logits;                  /* [MOST_ROWS, n_vocab] */
+    uint16_t *codes;                /* [chunk_rows, log_row_codes] of the file */
     struct prediction *predictions; /* [n_chunks, chunk_rows] */
-    size_t n;             /* predictions so far */
+    size_t n;                       /* predictions so far */
 };
 
 /* ---- Evaluation ------------------------------------------------------------------------------ */
@@ -194,8 +194,7 @@ static json_t *results_json(const struct perplexity *p)
 
 static double number(const json_t *json, const char *object, const char *key)
 {
-    return json_number_value(
-        json_object_get(object ? json_object_get(json, object) : json, key));
+    return json_number_value(json_object_get(object ? json_object_get(json, object) : json, key));
 }
 
 static void print_results(const struct perplexity *p, const json_t *json)
@@ -245,8 +244,8 @@ static int read_text(struct perplexity *p)
     free(text);
     if (!p->file.ids)
         return EXIT_FAILED;
-    p->file.n_ctx = option_given(options, OPT_CTX_SIZE) && options->n_ctx ? options->n_ctx
-                                                                          : DEFAULT_CTX;
+    p->file.n_ctx =
+        option_given(options, OPT_CTX_SIZE) && options->n_ctx ? options->n_ctx : DEFAULT_CTX;
     p->file.n_vocab = (int)p->info.n_vocab;
     if (p->file.n_ctx < 4)
         return fail(options->command, "-c %d: chunks have at least 4 tokens", p->file.n_ctx);
