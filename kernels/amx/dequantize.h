@@ -15,6 +15,7 @@
 #ifndef TESSERA_AMX_DEQUANTIZE_H
 #define TESSERA_AMX_DEQUANTIZE_H
 
+#include "kernels/amx/tile.h"
 #include "kernels/amx/width.h"
 #include "kernels/unit.h"
 
@@ -133,21 +134,31 @@ AMX_INLINE vec_f32 byte_float(vec_i32 codes, int j, bool wide)
                            : vi_place_byte(0x43000000, 2, codes, j));
 }
 
-/* One unit to one tile (1024 bytes). */
-AMX_INLINE void dequantize_unit(uint8_t *tile, const uint8_t *planes, const uint8_t *head, int u,
-                                int bits, uint32_t id)
+/* A tile that is being filled, from `weights` in their packed form. */
+struct open_tile {
+    uint8_t *tile;
+    const uint8_t *weights;
+    struct unit_scales scales[PANEL_COLUMNS / AMX_LANES]; /* of codes */
+    bool low;                                             /* of floats: what bf16 leave of them */
+};
+
+/* Tiles are filled in quarters, four rows each. */
+enum { QUARTERS = 4, QUARTER_BYTES = TILE_BYTES / QUARTERS };
+
+AMX_INLINE void dequantize_quarter(const struct open_tile *t, int quarter, int bits, uint32_t id)
 {
     const bool wide = codes_are_wide(id);
+    uint8_t *row = t->tile + QUARTER_BYTES * quarter;
     for (int c0 = 0; c0 < PANEL_COLUMNS; c0 += AMX_LANES) {
-        struct unit_scales s = load_scales(head, u, c0, id);
-#pragma GCC unroll 8
-        for (int g = 0; g < UNIT_VECTORS; g++) {
-            vec_i32 codes = load_codes(planes, g, c0, bits, id);
+        const struct unit_scales *s = &t->scales[c0 / AMX_LANES];
+        for (int i = 0; i < 2; i++) {
+            vec_i32 codes = load_codes(t->weights, 2 * quarter + i, c0, bits, id);
             vec_f32 w[4];
             for (int j = 0; j < 4; j++)
-                w[j] = vf_fma(s.scale[g / 4], byte_float(codes, j, wide), s.base[g / 4]);
+                w[j] = vf_fma(s->scale[quarter / 2], byte_float(codes, j, wide),
+                              s->base[quarter / 2]);
             for (int pair = 0; pair < 2; pair++)
-                vi_store(tile + 64 * (2 * g + pair) + 4 * c0,
+                vi_store(row + TILE_ROW_BYTES * (2 * i + pair) + 4 * c0,
                          vi_upper_words(vf_bits(w[2 * pair]), vf_bits(w[2 * pair + 1])));
         }
     }

@@ -6,200 +6,119 @@
  *         for each 32 rows
  *           2 x 2 tiles of C, in registers, += A (from L2, row by row) * B (tiles)
  *
- * The tiles of a job are brought into scratch while the job before it is computed: some are filled
- * after every one or two products, so that vector and tile units work at the same time.
- * A is loaded with the hint that it will not be used again soon, which leaves L1 to B. Between
- * chunks, of which most matrices have one, the tiles of C rest in scratch, where 32 x 32 of them
+ * The tiles of a job are filled into scratch while the last rows of the job before it are multiplied,
+ * in its place (steps.h). Between chunks, of which most matrices have one, the tiles of C rest in scratch, where 32 x 32 of them
  * are 4 KiB in a row: storing and loading C costs more than tiles of B from L2. Edges in rows
  * and columns are shapes of the tile configuration, so that nothing is read or written outside, and
  * short tiles take less time.
  *
- * Up to 64 rows all of C's rows fit into tiles, 2 x 2 of them or 4 x 1. C then stays there over the
- * whole of k, and a job is but a few tiles, which are used once and soon after they were filled. */
+ * Up to 64 rows C stays in tiles over the whole of k, and a job is but a few tiles, which stay in
+ * L1. With more than 32 rows these are 4 x 1 tiles of C. */
 #include "kernels/amx/gemm.h"
 
 #include <string.h>
 
+#include "kernels/amx/steps.h"
 #include "kernels/amx/tile.h"
 #include "kernels/float16.h"
 
 enum {
     COLUMNS = 16, /* of a panel and of a tile */
-    SQUARE = 32, /* rows and columns of 2 x 2 tiles of C */
+    SQUARE = 32,  /* rows and columns of 2 x 2 tiles of C */
     SQUARE_FLOATS = SQUARE * SQUARE,
-    TALL = 64,       /* rows of 4 x 1 tiles of C */
-    STAYING_K = 256, /* k of a job where C stays in tiles */
+    TALL = 64,          /* rows of 4 x 1 tiles of C */
+    STAYING_TILES = 16, /* of a job where C stays in tiles */
     MAX_CHUNK_K = 2048, /* k of a job elsewhere */
     /* Of a block: a chunk of A takes up to 1 MiB of L2, C in scratch 256 KiB. */
     MAX_ROWS = 256,
     MAX_COLUMNS = 256,
 };
 
-/* Rows and columns of the tiles of C; zero where a tile is not there. Two arrangements:
- *
- *     2 x 2            4 x 1 (where rows[2] > 0)
- *     C 0 1            C 0 1 2 3
- *       2 3            A 4 5 4 and, the last of them, 7
- *     A 4 5            B 6
- *     B 6 7                                               */
-struct block_shape {
+/* ---- Tiles of C ------------------------------------------------------------------------------ */
+
+/* Rows and columns of tiles of C, 2 x 2 or 4 x 1 at most; zero where a tile is not there. */
+struct shape {
     uint8_t rows[4], columns[2];
 };
 
-static bool is_tall(struct block_shape shape) { return shape.rows[2] > 0; }
+static int tiles_of_a(struct shape shape)
+{
+    return shape.rows[3] ? 4 : shape.rows[2] ? 3 : shape.rows[1] ? 2 : 1;
+}
+
+static int panels_of(struct shape shape) { return shape.columns[1] ? 2 : 1; }
 
 static void set_tile(struct tile_config *config, int tile, int rows, int columns)
 {
-    bool used = rows && columns;
-    config->rows[tile] = used ? (uint8_t)rows : 0;
-    config->row_bytes[tile] = used ? (uint16_t)(4 * columns) : 0;
+    config->rows[tile] = rows && columns ? (uint8_t)rows : 0;
+    config->row_bytes[tile] = rows && columns ? (uint16_t)(4 * columns) : 0;
 }
 
-static void configure(struct block_shape shape)
+/* Tiles as in steps.h. */
+static void configure(struct shape shape)
 {
     struct tile_config config = {.palette = 1};
-    const uint8_t *rows = shape.rows, *columns = shape.columns;
-    set_tile(&config, 4, rows[0], COLUMNS);
-    set_tile(&config, 5, rows[1], COLUMNS);
-    set_tile(&config, 6, TILE_ROWS, columns[0]);
-    if (is_tall(shape)) {
-        for (int i = 0; i < 4; i++)
-            set_tile(&config, i, rows[i], columns[0]);
-        set_tile(&config, 7, rows[3] ? rows[3] : rows[2], COLUMNS);
-    } else {
-        for (int i = 0; i < 4; i++)
-            set_tile(&config, i, rows[i / 2], columns[i % 2]);
-        set_tile(&config, 7, TILE_ROWS, columns[1]);
-    }
+    const int n = tiles_of_a(shape), panels = panels_of(shape);
+    for (int i = 0; i < n * panels; i++)
+        set_tile(&config, i, shape.rows[i / panels], shape.columns[i % panels]);
+    set_tile(&config, 4, shape.rows[0], COLUMNS);
+    set_tile(&config, 5, shape.rows[1], COLUMNS);
+    set_tile(&config, 6, TILE_ROWS, shape.columns[0]);
+    if (panels == 2)
+        set_tile(&config, 7, TILE_ROWS, shape.columns[1]);
+    else if (n > 2)
+        set_tile(&config, 7, shape.rows[n - 1], COLUMNS);
     tile_load_config(&config);
 }
 
-/* ---- One block ------------------------------------------------------------------------------- */
-
-/* Operands of a block's products over some tiles of depth. */
-struct operands {
-    const uint8_t *a; /* rows of A at the first k */
-    ptrdiff_t a_stride;
-    const uint8_t *b[2]; /* tiles of B */
-};
-
-/* A step of depth comes in parts of one or two products, between which tiles may be filled. */
-enum part {
-    PART_11,
-    PART_12,  /* all of 1 x 2, the first half of 2 x 2 */
-    PART_21,
-    PART_22,  /* the second half of 2 x 2 */
-    PART_TALL, /* the first half of 3 x 1 and 4 x 1, then the second */
-    PART_31,
-    PART_41,
-};
-
-struct step_parts {
-    enum part part[2];
-    int n;
-};
-
-static struct step_parts parts_of(struct block_shape shape)
-{
-    if (is_tall(shape))
-        return (struct step_parts){{PART_TALL, shape.rows[3] ? PART_41 : PART_31}, 2};
-    if (shape.rows[1] && shape.columns[1])
-        return (struct step_parts){{PART_12, PART_22}, 2};
-    return (struct step_parts){{shape.rows[1]      ? PART_21
-                                : shape.columns[1] ? PART_12
-                                                   : PART_11}, 1};
-}
-
-#define LOAD_A(i, tile) "tileloaddt1 (%[a" #i "],%[as],1), %%tmm" #tile "\n\t"
-#define LOAD_B(j, tile) "tileloadd (%[b" #j "],%[bs],1), %%tmm" #tile "\n\t"
-#define PRODUCT(c, a, b) "tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c "\n\t"
-#define FIRST_PRODUCT LOAD_A(0, 4) LOAD_B(0, 6) PRODUCT(0, 4, 6)
-/* Rows 0 and 1 of tiles of A that the text names are those from `row` on. */
-#define RUN(text, row)                                                                           \
-    __asm__ volatile(text                                                                        \
-                     :                                                                           \
-                     : [a0] "r"(a + (row) * below), [a1] "r"(a + ((row) + 1) * below),           \
-                       [as] "r"(o->a_stride), [b0] "r"(o->b[0] + step * TILE_BYTES),             \
-                       [b1] "r"(o->b[1] + step * TILE_BYTES),                                    \
-                       [bs] "r"((ptrdiff_t)TILE_ROW_BYTES)                                       \
-                     : "memory")
-
-static inline void run_part(enum part part, const struct operands *o, int step)
-{
-    const uint8_t *a = o->a + step * TILE_ROW_BYTES;
-    const ptrdiff_t below = TILE_ROWS * o->a_stride;
-    switch (part) {
-    case PART_11:
-        RUN(FIRST_PRODUCT, 0);
-        break;
-    case PART_12:
-        RUN(FIRST_PRODUCT LOAD_B(1, 7) PRODUCT(1, 4, 7), 0);
-        break;
-    case PART_21:
-        RUN(FIRST_PRODUCT LOAD_A(1, 5) PRODUCT(2, 5, 6), 0);
-        break;
-    case PART_22:
-        RUN(LOAD_A(0, 5) PRODUCT(2, 5, 6) PRODUCT(3, 5, 7), 1);
-        break;
-    case PART_TALL:
-        RUN(FIRST_PRODUCT LOAD_A(1, 5) PRODUCT(1, 5, 6), 0);
-        break;
-    case PART_31:
-        RUN(LOAD_A(0, 7) PRODUCT(2, 7, 6), 2);
-        break;
-    case PART_41:
-        RUN(LOAD_A(0, 4) PRODUCT(2, 4, 6) LOAD_A(1, 7) PRODUCT(3, 7, 6), 2);
-        break;
-    }
-}
-
-/* The part of C that is in tiles, rows `stride` floats apart. */
-struct square {
-    float *c;
-    size_t stride;
-};
-
-/* Where tile i of C is, in floats from the first; negative where there is none. */
-static ptrdiff_t c_tile(struct block_shape shape, int i, size_t stride)
-{
-    int row = is_tall(shape) ? i : i / 2, column = is_tall(shape) ? 0 : i % 2;
-    if (!shape.rows[row] || !shape.columns[column])
-        return -1;
-    return (ptrdiff_t)((size_t)(row * TILE_ROWS) * stride) + column * COLUMNS;
-}
-
-/* `action`(tile, address) for each tile of C. */
-#define FOR_C_TILES(action, shape, base, stride)                                                 \
+/* `action`(tile) for each tile of C. */
+#define FOR_C_TILES(action, shape)                                                               \
     do {                                                                                         \
-        ptrdiff_t at;                                                                            \
-        if ((at = c_tile(shape, 0, stride)) >= 0)                                                \
-            action(0, (base) + at);                                                              \
-        if ((at = c_tile(shape, 1, stride)) >= 0)                                                \
-            action(1, (base) + at);                                                              \
-        if ((at = c_tile(shape, 2, stride)) >= 0)                                                \
-            action(2, (base) + at);                                                              \
-        if ((at = c_tile(shape, 3, stride)) >= 0)                                                \
-            action(3, (base) + at);                                                              \
+        const int n_tiles = tiles_of_a(shape) * panels_of(shape);                                \
+        action(0);                                                                               \
+        if (n_tiles > 1)                                                                         \
+            action(1);                                                                           \
+        if (n_tiles > 2)                                                                         \
+            action(2);                                                                           \
+        if (n_tiles > 3)                                                                         \
+            action(3);                                                                           \
     } while (0)
 
-static void zero_c(struct block_shape shape)
+/* Where tile i of C begins, whose rows are `stride` floats apart. */
+static size_t c_tile(struct shape shape, int i, size_t stride)
 {
-#define ZERO(tile, address) TILE_ZERO(tile)
-    FOR_C_TILES(ZERO, shape, 0, 0);
+    const int panels = panels_of(shape);
+    return (size_t)(i / panels * TILE_ROWS) * stride + (size_t)(i % panels * COLUMNS);
 }
 
-static void load_c(struct block_shape shape, const struct square *from)
+static void zero_c(struct shape shape)
 {
-    const size_t bytes = from->stride * sizeof(float);
-#define LOAD(tile, address) TILE_LOAD(tile, address, bytes)
-    FOR_C_TILES(LOAD, shape, from->c, from->stride);
+    FOR_C_TILES(TILE_ZERO, shape);
 }
 
-static void store_c(struct block_shape shape, const struct square *to)
+static void load_c(struct shape shape, const float *c, size_t stride)
 {
-    const size_t bytes = to->stride * sizeof(float);
-#define STORE(tile, address) TILE_STORE(tile, address, bytes)
-    FOR_C_TILES(STORE, shape, to->c, to->stride);
+#define LOAD(tile) TILE_LOAD(tile, c + c_tile(shape, tile, stride), stride * sizeof(float))
+    FOR_C_TILES(LOAD, shape);
+}
+
+static void store_c(struct shape shape, float *c, size_t stride)
+{
+#define STORE(tile) TILE_STORE(tile, c + c_tile(shape, tile, stride), stride * sizeof(float))
+    FOR_C_TILES(STORE, shape);
+}
+
+/* Steps that fill nothing. */
+static void run_plain(struct shape shape, const struct tile_steps *s)
+{
+    switch (4 * panels_of(shape) + tiles_of_a(shape)) {
+    case 4 + 1: run_steps(s, 1, 1, NULL, NULL); break;
+    case 4 + 2: run_steps(s, 2, 1, NULL, NULL); break;
+    case 4 + 3: run_steps(s, 3, 1, NULL, NULL); break;
+    case 4 + 4: run_steps(s, 4, 1, NULL, NULL); break;
+    case 8 + 1: run_steps(s, 1, 2, NULL, NULL); break;
+    default: run_steps(s, 2, 2, NULL, NULL);
+    }
 }
 
 /* ---- Jobs: a panel or a pair of them, a chunk of k ------------------------------------------- */
@@ -211,6 +130,17 @@ struct job {
     int j, k0, k1; /* columns from j, k0 <= k < k1 */
     int panels;    /* 1 or 2 */
     int steps;     /* tiles of depth */
+};
+
+/* What the jobs of a block share. */
+struct block {
+    const struct gemm_args *g;
+    const struct tile_source *source;
+    struct tile_panel first_panel;
+    int n_squares;  /* of 32 rows, or a tall one */
+    uint8_t *tiles; /* of the present job, [steps, 2] */
+    float *squares; /* C between chunks, [columns / 32, n_squares, 32, 32] */
+    struct shape configured;
 };
 
 static bool c_stays(const struct gemm_args *g) { return g->m <= TALL; }
@@ -226,12 +156,13 @@ static int chunk_k(int k)
 
 static struct job job_at(const struct gemm_args *g, int j, int k0)
 {
-    int k1 = least(k0 + (c_stays(g) ? STAYING_K : chunk_k(g->k)), g->k);
-    int columns = least(g->n1 - j, job_columns(g));
-    return (struct job){j, k0, k1, divide_up(columns, COLUMNS), divide_up(k1 - k0, TILE_K)};
+    int panels = divide_up(least(g->n1 - j, job_columns(g)), COLUMNS);
+    int k = c_stays(g) ? STAYING_TILES / divide_up(job_columns(g), COLUMNS) * TILE_K : chunk_k(g->k);
+    int k1 = least(k0 + k, g->k);
+    return (struct job){j, k0, k1, panels, divide_up(k1 - k0, TILE_K)};
 }
 
-/* The job after this one; after the last comes one whose k0 is k. */
+/* The job after this one; after the last comes one without steps. */
 static struct job next_job(const struct gemm_args *g, const struct job *job)
 {
     int j = job->j + job_columns(g);
@@ -240,41 +171,30 @@ static struct job next_job(const struct gemm_args *g, const struct job *job)
     return j < g->n1 ? job_at(g, j, job->k0) : job_at(g, g->n0, job->k1);
 }
 
-/* The tiles of a job on their way into scratch: those of the first panel, then of the second. */
-struct filling {
-    struct job job;
-    struct tile_panel panels[2];
-    uint8_t *tiles;
-    int done, total;
-};
-
-static void fill_until(struct filling *f, const struct tile_source *source, int until)
+static struct tile_panel panel_at(const struct block *b, const struct job *job, int i)
 {
-    for (; f->done < until; f->done++) {
-        int panel = f->done >= f->job.steps, step = f->done - panel * f->job.steps;
-        source->fill(f->tiles + f->done * TILE_BYTES, &f->panels[panel],
-                     f->job.k0 + step * TILE_K);
+    struct tile_panel panel = b->first_panel;
+    panel.weights += (size_t)(job->j / COLUMNS + i) * panel.stride;
+    return panel;
+}
+
+/* The tiles of panel i of a job from its first k on. */
+static const uint8_t *tiles_of(const struct block *b, const struct job *job, int i)
+{
+    if (b->source->in_place)
+        return panel_at(b, job, i).weights + (size_t)job->k0 * COLUMNS * 2;
+    return b->tiles + i * TILE_BYTES;
+}
+
+/* Tiles of a job from step `from` on, without products between. */
+static void fill_steps(const struct block *b, const struct job *job, int from)
+{
+    for (int i = 0; i < job->panels; i++) {
+        struct tile_panel panel = panel_at(b, job, i);
+        for (int step = from; step < job->steps; step++)
+            b->source->fill(b->tiles + (job->panels * step + i) * TILE_BYTES, &panel,
+                            (unsigned)(job->k0 + step * TILE_K));
     }
-}
-
-static struct filling start_filling(const struct gemm_args *g, const struct tile_source *source,
-                                    struct job job, uint8_t *tiles)
-{
-    struct filling f = {.job = job, .tiles = tiles};
-    if (job.k0 == g->k)
-        return f;
-    f.total = job.panels * job.steps;
-    for (int i = 0; i < job.panels; i++)
-        f.panels[i] = source->panel(g, job.j / COLUMNS + i);
-    return f;
-}
-
-/* The tiles of panel i of a job. */
-static const uint8_t *tiles_of(const struct filling *f, const struct tile_source *source, int i)
-{
-    if (source->in_place)
-        return f->panels[i].weights + (size_t)f->job.k0 * COLUMNS * 2;
-    return f->tiles + i * f->job.steps * TILE_BYTES;
 }
 
 /* Rows or columns of the i-th tile of n. */
@@ -284,99 +204,111 @@ static uint8_t part(int n, int i)
     return (uint8_t)(rest > 0 ? least(rest, TILE_ROWS) : 0);
 }
 
-/* The tiles of C for rows from i on. */
-static struct block_shape shape_at(const struct gemm_args *g, const struct job *job, int i)
+/* The tiles of C for `rows` rows. */
+static struct shape shape_of(const struct gemm_args *g, const struct job *job, int rows)
 {
-    int m = g->m - i, n = g->n1 - job->j;
-    bool tall = rows_are_tall(g);
-    return (struct block_shape){
-        .rows = {part(m, 0), part(m, 1), tall ? part(m, 2) : 0, tall ? part(m, 3) : 0},
-        .columns = {part(n, 0), tall ? 0 : part(n, 1)},
-    };
+    const int n = g->n1 - job->j;
+    return (struct shape){{part(rows, 0), part(rows, 1), part(rows, 2), part(rows, 3)},
+                          {part(n, 0), rows_are_tall(g) ? 0 : part(n, 1)}};
 }
 
-static struct operands operands_at(const struct gemm_args *g, const struct filling *job,
-                                   const struct tile_source *source, int i)
+static void set_shape(struct block *b, struct shape shape)
 {
-    return (struct operands){
-        .a = (const uint8_t *)g->a + (size_t)i * g->a_stride + 2 * job->job.k0,
-        .a_stride = (ptrdiff_t)g->a_stride,
-        .b = {tiles_of(job, source, 0), tiles_of(job, source, job->job.panels - 1)},
-    };
+    if (memcmp(&shape, &b->configured, sizeof shape))
+        configure(shape);
+    b->configured = shape;
 }
 
-/* All rows of a job, filling the tiles of the next one meanwhile. */
-static void run_job(const struct gemm_args *g, const struct tile_source *source,
-                    const struct filling *now, float *squares, struct block_shape *configured,
-                    struct filling *next)
+/* The last products of a job, with the tiles of the next one filled meanwhile. */
+static void run_and_fill(struct shape shape, const struct block *b, struct tile_steps s,
+                         const struct job *next)
 {
-    const struct job *job = &now->job;
+    const int n = tiles_of_a(shape), panels = panels_of(shape), steps = s.steps;
+    const bool can_fill = panels == next->panels && panels == (n > 2 ? 1 : 2);
+    const int filled = can_fill ? least(steps, next->steps) : 0;
+    s.from = panel_at(b, next, 0);
+    s.from_k = (unsigned)next->k0;
+    s.to = b->tiles;
+    s.steps = filled;
+    b->source->run[n - 1](&s);
+    s.a += filled * TILE_ROW_BYTES;
+    s.b[0] += filled * s.b_stride;
+    s.b[1] += filled * s.b_stride;
+    s.steps = steps - filled;
+    run_plain(shape, &s);
+    fill_steps(b, next, filled);
+}
+
+/* All rows of a job. Of its squares the first may have fewer rows: the last one's products take the
+ * longer the more there is to do meanwhile. */
+static void run_job(struct block *b, const struct job *job, const struct job *next)
+{
+    const struct gemm_args *g = b->g;
     const bool stays = c_stays(g), first = job->k0 == 0, last = job->k1 == g->k;
-    int n_squares = stays ? 1 : divide_up(g->m, SQUARE), column = job->j - g->n0;
-    int done = 0, total = 2 * n_squares * job->steps; /* halves of steps */
-    for (int s = 0; s < n_squares; s++) {
-        int i = s * SQUARE;
-        struct block_shape shape = shape_at(g, job, i);
-        if (memcmp(&shape, configured, sizeof shape))
-            configure(shape);
-        *configured = shape;
-        struct step_parts parts = parts_of(shape);
-        struct operands o = operands_at(g, now, source, i);
-        struct square kept = {squares + (size_t)(column / SQUARE * n_squares + s) * SQUARE_FLOATS,
-                              SQUARE};
-        struct square out = {g->c + (size_t)i * g->ldc + column, g->ldc};
+    const int column = job->j - g->n0;
+    struct tile_steps s = {
+        .a_stride = (ptrdiff_t)g->a_stride,
+        .b = {tiles_of(b, job, 0), tiles_of(b, job, job->panels - 1)},
+        .b_stride = b->source->in_place ? TILE_BYTES : job->panels * TILE_BYTES,
+        .steps = job->steps,
+    };
+    int row = 0, rows = g->m - (b->n_squares - 1) * SQUARE;
+    for (int i = 0; i < b->n_squares; i++, row += rows, rows = SQUARE) {
+        struct shape shape = shape_of(g, job, rows);
+        set_shape(b, shape);
+        float *kept = b->squares + (size_t)(column / SQUARE * b->n_squares + i) * SQUARE_FLOATS;
         if (first)
             zero_c(shape);
         else if (!stays)
-            load_c(shape, &kept);
-        for (int step = 0; step < job->steps; step++)
-            for (int part = 0; part < parts.n; part++) {
-                run_part(parts.part[part], &o, step);
-                done += 2 / parts.n;
-                fill_until(next, source, next->total * done / total);
-            }
+            load_c(shape, kept, SQUARE);
+        s.a = (const uint8_t *)g->a + (size_t)row * g->a_stride + 2 * job->k0;
+        if (i < b->n_squares - 1)
+            run_plain(shape, &s);
+        else
+            run_and_fill(shape, b, s, next);
         if (last)
-            store_c(shape, &out);
+            store_c(shape, g->c + (size_t)row * g->ldc + column, g->ldc);
         else if (!stays)
-            store_c(shape, &kept);
+            store_c(shape, kept, SQUARE);
     }
 }
 
-static size_t job_scratch(int k)
-{
-    return (size_t)chunk_k(k) / TILE_K * TILE_BYTES * 2;
-}
+static size_t job_scratch(int k) { return (size_t)chunk_k(k) / TILE_K * TILE_BYTES * 2; }
 
 size_t AMX_NAME(tile_gemm_scratch)(int k)
 {
     size_t squares = k > MAX_CHUNK_K ? MAX_ROWS / SQUARE * (MAX_COLUMNS / SQUARE) : 0;
-    return 2 * job_scratch(k) + squares * SQUARE_FLOATS * sizeof(float);
+    return job_scratch(k) + squares * SQUARE_FLOATS * sizeof(float);
 }
 
-/* A block of at most MAX_ROWS rows and MAX_COLUMNS columns. */
 static void multiply_block(const struct gemm_args *g, const struct tile_source *source)
 {
-    uint8_t *scratch[2] = {g->scratch, (uint8_t *)g->scratch + job_scratch(g->k)};
-    float *squares = (float *)(scratch[1] + job_scratch(g->k));
-    struct block_shape configured = {{0}, {0}};
-    struct filling now = start_filling(g, source, job_at(g, g->n0, 0), scratch[0]);
-    fill_until(&now, source, now.total);
-    for (int turn = 1; now.job.k0 < g->k; turn ^= 1) {
-        struct filling next = start_filling(g, source, next_job(g, &now.job), scratch[turn]);
-        run_job(g, source, &now, squares, &configured, &next);
-        now = next;
+    struct block b = {.g = g,
+                      .source = source,
+                      .first_panel = source->first_panel(g),
+                      .n_squares = rows_are_tall(g) ? 1 : divide_up(g->m, SQUARE),
+                      .tiles = g->scratch,
+                      .squares = (float *)((uint8_t *)g->scratch + job_scratch(g->k))};
+    struct job job = job_at(g, g->n0, 0);
+    fill_steps(&b, &job, 0);
+    while (job.steps > 0) {
+        struct job next = next_job(g, &job);
+        run_job(&b, &job, &next);
+        job = next;
     }
 }
 
 void AMX_NAME(tile_gemm)(const struct gemm_args *g, const struct tile_source *source)
 {
+    /* Columns are blocked for the sake of what is kept between chunks. */
+    const int columns = g->k > MAX_CHUNK_K ? MAX_COLUMNS : g->n1 - g->n0;
     struct gemm_args block = *g;
     for (int i = 0; i < g->m; i += MAX_ROWS) {
         block.m = least(g->m - i, MAX_ROWS);
         block.a = (const uint8_t *)g->a + (size_t)i * g->a_stride;
-        for (int j = g->n0; j < g->n1; j += MAX_COLUMNS) {
+        for (int j = g->n0; j < g->n1; j += columns) {
             block.n0 = j;
-            block.n1 = least(g->n1, j + MAX_COLUMNS);
+            block.n1 = least(g->n1, j + columns);
             block.c = g->c + (size_t)i * g->ldc + (j - g->n0);
             multiply_block(&block, source);
         }

@@ -12,20 +12,40 @@ enum { TILE_K = 32 };
 /* A panel (16 columns) of a packed matrix. */
 struct tile_panel {
     const uint8_t *weights; /* from k = 0 on */
-    const uint8_t *heads;   /* of types that have them, head_bytes each */
-    size_t head_bytes;
+    size_t heads;           /* bytes from there to the heads, of types that have them */
+    size_t head_bytes;      /* of each */
     size_t stride;          /* bytes to the next panel */
     int k;                  /* of the matrix */
 };
 
+/* Writes the tile of k on, a multiple of TILE_K. Called for one after the other, some time before
+ * they are needed: what it reads two panels further on will be next. */
+typedef void tile_fill(uint8_t *tile, const struct tile_panel *panel, unsigned k);
+
+/* Products of tiles of A and of B for each step of depth, TILE_K, one or two of A and two of B or up
+ * to four of A and one of B. The tiles of B that a step is done with are filled again, from as many
+ * other panels. */
+struct tile_steps {
+    const uint8_t *a; /* rows of A at the first k, a_stride bytes apart */
+    ptrdiff_t a_stride;
+    const uint8_t *b[2]; /* the tiles of B at the first k, of either panel, */
+    ptrdiff_t b_stride;  /* and bytes to those of the next step */
+    int steps;
+    struct tile_panel from; /* the first of the panels to fill from, which are neighbours, */
+    unsigned from_k;        /* from this k on */
+    uint8_t *to;            /* [steps, panels] tiles to fill, those of B */
+};
+
+/* C, in tiles 0 1 2 3, row by row, += A * B. */
+typedef void tile_steps_run(const struct tile_steps *s);
+
 /* Weights as tiles: 16 rows of 64 bytes for each 32 k, row p holding k = 2p and 2p + 1 of every
  * column of a panel. */
 struct tile_source {
-    struct tile_panel (*panel)(const struct gemm_args *args, int index);
-    /* Writes the tile of k on, a multiple of TILE_K. Called for one after the other, some time
-     * before they are needed: what it reads two panels further on will be next. */
-    void (*fill)(uint8_t *tile, const struct tile_panel *panel, int k);
-    bool in_place; /* the packed weights are tiles; `fill` only has them fetched */
+    struct tile_panel (*first_panel)(const struct gemm_args *args);
+    tile_fill *fill;
+    tile_steps_run *run[4]; /* one and two tiles of A by two of B, three and four by one */
+    bool in_place;          /* the packed weights are tiles; filling only has them fetched */
 };
 
 /* scratch_bytes of kernels that call tile_gemm. */

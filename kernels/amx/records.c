@@ -5,6 +5,7 @@
 
 #include "kernels/amx/dequantize.h"
 #include "kernels/amx/gemm.h"
+#include "kernels/amx/steps.h"
 #include "kernels/amx/tile.h"
 #include "kernels/registry.h"
 #include "kernels/scalar/float_panels.h"
@@ -30,36 +31,62 @@ AMX_INLINE void prefetch(const uint8_t *data, size_t ahead, int bytes)
         _mm_prefetch((const char *)((uintptr_t)data + ahead + (size_t)i), _MM_HINT_T1);
 }
 
-AMX_INLINE struct tile_panel codes_panel(const struct gemm_args *g, int index, uint32_t id)
+AMX_INLINE struct tile_panel codes_panel(const struct gemm_args *g, uint32_t id)
 {
     const struct panel_format *format = panel_format_find(id);
-    size_t stride = panel_bytes(format, g->k);
-    const uint8_t *codes = (const uint8_t *)g->w + (size_t)index * stride;
-    return (struct tile_panel){
-        codes, codes + panel_codes_bytes(format, g->k), (size_t)format->head_bytes, stride, g->k};
+    return (struct tile_panel){g->w, panel_codes_bytes(format, g->k), (size_t)format->head_bytes,
+                               panel_bytes(format, g->k), g->k};
 }
 
-AMX_INLINE void fill_codes(uint8_t *tile, const struct tile_panel *panel, int k, int bits,
-                           int block_k, uint32_t id)
+AMX_INLINE struct open_tile open_codes(uint8_t *tile, const struct tile_panel *panel, unsigned k,
+                                       int bits, unsigned block_k, uint32_t id)
 {
-    const int unit_bytes = bits * VECTOR_BYTES, u = k % block_k / UNIT_K;
-    const uint8_t *planes = panel->weights + (size_t)(k / UNIT_K) * (size_t)unit_bytes;
-    const uint8_t *head = panel->heads + (size_t)(k / block_k) * panel->head_bytes;
-    prefetch(planes, 2 * panel->stride, unit_bytes);
-    prefetch(head, 2 * panel->stride, u == 0 ? (int)panel->head_bytes : 0);
-    dequantize_unit(tile, planes, head, u, bits, id);
+    const size_t unit_bytes = (size_t)bits * VECTOR_BYTES, u = k % block_k / UNIT_K;
+    const uint8_t *planes = panel->weights + k / UNIT_K * unit_bytes;
+    const uint8_t *head = panel->weights + panel->heads + k / block_k * panel->head_bytes;
+    prefetch(planes, 2 * panel->stride, (int)unit_bytes);
+    prefetch(head, 2 * panel->stride + 64 * u, 64); /* a line for each unit is enough */
+    struct open_tile t = {.tile = tile, .weights = planes};
+    for (int c0 = 0; c0 < PANEL_COLUMNS; c0 += AMX_LANES)
+        t.scales[c0 / AMX_LANES] = load_scales(head, (int)u, c0, id);
+    return t;
 }
+
+/* The tile_source of a type, from its first_panel_, open_ and quarter_. */
+#define DEFINE_SOURCE(type, in_place)                                                            \
+    static void fill_##type(uint8_t *tile, const struct tile_panel *panel, unsigned k)                \
+    {                                                                                            \
+        fill_tile(tile, panel, k, open_##type, quarter_##type);                                  \
+    }                                                                                            \
+    DEFINE_STEPS(type, 1, 2)                                                                     \
+    DEFINE_STEPS(type, 2, 2)                                                                     \
+    DEFINE_STEPS(type, 3, 1)                                                                     \
+    DEFINE_STEPS(type, 4, 1)                                                                     \
+    static const struct tile_source source_##type = {                                            \
+        first_panel_##type,                                                                      \
+        fill_##type,                                                                             \
+        {steps_1_2_##type, steps_2_2_##type, steps_3_1_##type, steps_4_1_##type},                \
+        in_place};
+#define DEFINE_STEPS(type, tiles_of_a, panels)                                                   \
+    static void steps_##tiles_of_a##_##panels##_##type(const struct tile_steps *s)               \
+    {                                                                                            \
+        run_steps(s, tiles_of_a, panels, open_##type, quarter_##type);                           \
+    }
 
 #define DEFINE_FILL(type, bits, block_k)                                                         \
-    static struct tile_panel panel_##type(const struct gemm_args *g, int index)                  \
+    static struct tile_panel first_panel_##type(const struct gemm_args *g)                       \
     {                                                                                            \
-        return codes_panel(g, index, BLOCK_##type);                                              \
+        return codes_panel(g, BLOCK_##type);                                                     \
     }                                                                                            \
-    static void fill_##type(uint8_t *tile, const struct tile_panel *panel, int k)                \
+    AMX_INLINE struct open_tile open_##type(uint8_t *tile, const struct tile_panel *panel, unsigned k) \
     {                                                                                            \
-        fill_codes(tile, panel, k, bits, block_k, BLOCK_##type);                                 \
+        return open_codes(tile, panel, k, bits, block_k, BLOCK_##type);                          \
     }                                                                                            \
-    static const struct tile_source source_##type = {.panel = panel_##type, .fill = fill_##type};
+    AMX_INLINE void quarter_##type(const struct open_tile *t, int quarter)                       \
+    {                                                                                            \
+        dequantize_quarter(t, quarter, bits, BLOCK_##type);                                      \
+    }                                                                                            \
+    DEFINE_SOURCE(type, false)
 DEFINE_FILL(Q4_0, 4, 32)
 DEFINE_FILL(Q4_1, 4, 32)
 DEFINE_FILL(Q5_0, 5, 32)
@@ -75,83 +102,92 @@ DEFINE_FILL(IQ4_XS, 4, 256)
 DEFINE_FILL(MXFP4, 4, 32)
 
 /* BF16 panels are tiles already, but for the last where k is no multiple of TILE_K. */
-static struct tile_panel panel_bf16(const struct gemm_args *g, int index)
+static struct tile_panel first_panel_whole(const struct gemm_args *g)
 {
-    size_t stride = float_panel_bytes(g->k, 2);
-    return (struct tile_panel){(const uint8_t *)g->w + (size_t)index * stride, NULL, 0, stride,
-                               g->k};
+    return (struct tile_panel){g->w, 0, 0, float_panel_bytes(g->k, 2), g->k};
 }
 
-static void fill_bf16(uint8_t *tile, const struct tile_panel *panel, int k)
+AMX_INLINE struct open_tile open_whole(uint8_t *tile, const struct tile_panel *panel, unsigned k)
 {
-    int count = panel->k - k < TILE_K ? panel->k - k : TILE_K;
-    size_t bytes = (size_t)float_panel_k(count) * PANEL_COLUMNS * 2;
-    memcpy(tile, panel->weights + (size_t)k * PANEL_COLUMNS * 2, bytes);
+    return (struct open_tile){.tile = tile,
+                              .weights = panel->weights + (size_t)k * (PANEL_COLUMNS * 2)};
+}
+
+AMX_INLINE void quarter_whole(const struct open_tile *t, int quarter)
+{
+    prefetch(t->weights, (size_t)quarter * QUARTER_BYTES, QUARTER_BYTES);
+}
+
+static struct tile_panel first_panel_ragged(const struct gemm_args *g)
+{
+    return first_panel_whole(g);
+}
+
+AMX_INLINE struct open_tile open_ragged(uint8_t *tile, const struct tile_panel *panel, unsigned k)
+{
+    int rest = panel->k - (int)k < TILE_K ? panel->k - (int)k : TILE_K;
+    size_t bytes = (size_t)float_panel_k(rest) * PANEL_COLUMNS * 2;
+    memcpy(tile, panel->weights + (size_t)k * (PANEL_COLUMNS * 2), bytes);
     memset(tile + bytes, 0, TILE_BYTES - bytes);
+    return (struct open_tile){.tile = tile};
 }
 
-static void fetch_bf16(uint8_t *tile, const struct tile_panel *panel, int k)
+/* All four are filled when the tile is opened. */
+AMX_INLINE void quarter_ragged(const struct open_tile *t, int quarter)
 {
-    prefetch(panel->weights, (size_t)k * PANEL_COLUMNS * 2, TILE_BYTES);
+    (void)t;
+    (void)quarter;
 }
+
+DEFINE_SOURCE(whole, true)
+DEFINE_SOURCE(ragged, false)
 
 static void gemm_bf16(const struct gemm_args *g)
 {
-    static const struct tile_source whole = {panel_bf16, fetch_bf16, .in_place = true};
-    static const struct tile_source ragged = {panel_bf16, fill_bf16, .in_place = false};
-    AMX_NAME(tile_gemm)(g, g->k % TILE_K ? &ragged : &whole);
+    AMX_NAME(tile_gemm)(g, g->k % TILE_K ? &source_ragged : &source_whole);
 }
 
 /* F32 and F16 keep their precision: a weight and an activation are the sum of two bf16 each, and
  * of their four products the least is left out. For TILE_K of the panel there are three of depth,
  *
  *     A: high high low  (ACT_BF16X3_F32)        B: high low high */
-AMX_INLINE vec_f32 float_weights(const uint8_t *panel, int k, int c0, bool low, uint32_t id)
+AMX_INLINE vec_f32 float_weights(const uint8_t *weights, size_t at, bool low, uint32_t id)
 {
-    size_t at = (size_t)k * PANEL_COLUMNS + (size_t)c0;
-    vec_f32 w = id == BLOCK_F32 ? vf_load((const float *)panel + at)
-                                : vf_from_f16((const uint16_t *)panel + at);
+    vec_f32 w = id == BLOCK_F32 ? vf_load((const float *)weights + at)
+                                : vf_from_f16((const uint16_t *)weights + at);
     return low ? vf_sub(w, vf_round_bf16(w)) : w;
 }
 
-AMX_INLINE struct tile_panel floats_panel(const struct gemm_args *g, int index, size_t size)
+AMX_INLINE void quarter_floats(const struct open_tile *t, int quarter, uint32_t id)
 {
-    size_t stride = float_panel_bytes(g->k / 3, size);
-    return (struct tile_panel){(const uint8_t *)g->w + (size_t)index * stride, NULL, 0, stride,
-                               g->k};
+    for (int row = 4 * quarter; row < 4 * quarter + 4; row++)
+        for (int c0 = 0; c0 < PANEL_COLUMNS; c0 += AMX_LANES) {
+            size_t at = (size_t)(2 * row * PANEL_COLUMNS + c0);
+            vi_store(t->tile + row * TILE_ROW_BYTES + 4 * c0,
+                     vf_pack_bf16(float_weights(t->weights, at, t->low, id),
+                                  float_weights(t->weights, at + PANEL_COLUMNS, t->low, id)));
+        }
 }
 
-AMX_INLINE void fill_floats(uint8_t *tile, const struct tile_panel *panel, int k0, uint32_t id)
-{
-    const int step = k0 / TILE_K;
-    const bool low = step % 3 == 1;
-    int k = step / 3 * TILE_K;
-    for (int row = 0; row < TILE_ROWS; row++, k += 2, tile += TILE_ROW_BYTES)
-        for (int c0 = 0; c0 < PANEL_COLUMNS; c0 += AMX_LANES)
-            vi_store(tile + 4 * c0,
-                     vf_pack_bf16(float_weights(panel->weights, k, c0, low, id),
-                                  float_weights(panel->weights, k + 1, c0, low, id)));
-}
-
-static struct tile_panel panel_f32(const struct gemm_args *g, int index)
-{
-    return floats_panel(g, index, 4);
-}
-
-static struct tile_panel panel_f16(const struct gemm_args *g, int index)
-{
-    return floats_panel(g, index, 2);
-}
-
-static void fill_f32(uint8_t *tile, const struct tile_panel *panel, int k)
-{
-    fill_floats(tile, panel, k, BLOCK_F32);
-}
-
-static void fill_f16(uint8_t *tile, const struct tile_panel *panel, int k)
-{
-    fill_floats(tile, panel, k, BLOCK_F16);
-}
+#define DEFINE_FLOAT_FILL(type, size)                                                            \
+    static struct tile_panel first_panel_##type(const struct gemm_args *g)                       \
+    {                                                                                            \
+        return (struct tile_panel){g->w, 0, 0, float_panel_bytes(g->k / 3, size), g->k};         \
+    }                                                                                            \
+    AMX_INLINE struct open_tile open_##type(uint8_t *tile, const struct tile_panel *panel, unsigned k) \
+    {                                                                                            \
+        const unsigned step = k / TILE_K, weights = step / 3 * TILE_K * PANEL_COLUMNS;           \
+        return (struct open_tile){.tile = tile,                                                  \
+                                  .weights = panel->weights + (size_t)weights * (size),          \
+                                  .low = step % 3 == 1};                                         \
+    }                                                                                            \
+    AMX_INLINE void quarter_##type(const struct open_tile *t, int quarter)                       \
+    {                                                                                            \
+        quarter_floats(t, quarter, BLOCK_##type);                                                \
+    }                                                                                            \
+    DEFINE_SOURCE(type, false)
+DEFINE_FLOAT_FILL(F32, 4)
+DEFINE_FLOAT_FILL(F16, 2)
 
 /* From how many rows on tiles are faster than the lower kernel, as measured (docs/performance.md).
  * Where the halves of a unit have scales of their own the lower kernel is slower, tiles are not. */
@@ -244,8 +280,7 @@ static void quantize_floats(const struct quantize_args *args)
     }
 PACKED_CODE_TYPES(DEFINE_KERNEL)
 
-#define DEFINE_FLOAT_KERNEL(type, lower)                                                         \
-    static const struct tile_source source_##type = {panel_##lower, fill_##lower, false};        \
+#define DEFINE_FLOAT_KERNEL(type)                                                                \
     static size_t scratch_##type(int k)                                                          \
     {                                                                                            \
         size_t few = lower_kernel(BLOCK_##type)->scratch_bytes(k);                               \
@@ -256,8 +291,8 @@ PACKED_CODE_TYPES(DEFINE_KERNEL)
     {                                                                                            \
         gemm_floats(g, BLOCK_##type, &source_##type);                                            \
     }
-DEFINE_FLOAT_KERNEL(F32, f32)
-DEFINE_FLOAT_KERNEL(F16, f16)
+DEFINE_FLOAT_KERNEL(F32)
+DEFINE_FLOAT_KERNEL(F16)
 
 /* Two panels make 2 x 2 tiles; matrices of floats (routers) are small and need more items. */
 #define RECORD(type, suffix, panels, format, quantize, scratch, rows, product)                   \

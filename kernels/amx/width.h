@@ -37,16 +37,14 @@ static inline vec_i32 vi_lookup(const uint8_t table[16], vec_i32 x)
 static inline vec_i32 vi_place_byte(uint32_t to, int at, vec_i32 x, int j)
 {
     const int index = j << 8 * at; /* of a lane's first byte, in groups of four lanes */
-    __m512i from = _mm512_broadcast_i32x4(_mm_setr_epi32(index, index + (4 << 8 * at),
-                                                         index + (8 << 8 * at),
-                                                         index + (12 << 8 * at)));
+    __m512i from = _mm512_set4_epi32(index + (12 << 8 * at), index + (8 << 8 * at),
+                                     index + (4 << 8 * at), index);
     return _mm512_mask_shuffle_epi8(vi_set1(to), 0x1111111111111111ull << at, x, from);
 }
 /* Words (upper half of x, upper half of y). */
 static inline vec_i32 vi_upper_words(vec_i32 x, vec_i32 y)
 {
-    __m512i from = _mm512_broadcast_i32x4(
-        _mm_setr_epi8(2, 3, 0, 0, 6, 7, 0, 0, 10, 11, 0, 0, 14, 15, 0, 0));
+    __m512i from = _mm512_set4_epi32(0x0f0e, 0x0b0a, 0x0706, 0x0302);
     return _mm512_mask_shuffle_epi8(y, 0x3333333333333333ull, x, from);
 }
 static inline vec_f32 vf_load(const float *p) { return _mm512_loadu_ps(p); }
