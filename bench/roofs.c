@@ -296,6 +296,12 @@ static void load_operands(const uint8_t *tiles)
 DEFINE_TILE_ROOFS(bf16, "tdpbf16ps", 32)
 DEFINE_TILE_ROOFS(int8, "tdpbssd", 64)
 
+double roofs_packed_l2(double seconds)
+{
+    return bench_rate(l2_bf16, tile_config_full, tile_release, seconds) * L2_STEPS * 2.0 * 32 * 32 *
+           32;
+}
+
 bool roofs_have_tiles(void)
 {
     const uint32_t needed = CPU_AMX_TILE | CPU_AMX_INT8 | CPU_AMX_BF16;

@@ -58,6 +58,10 @@ bool roofs_have_tiles(void);
 /* Medians of some measurements of `seconds` each. */
 struct roofs roofs_measure(bool tiles, double seconds);
 
+/* One measurement of packed bf16 tiles from L2, operations per second: to be had in turn with what
+ * is compared to it. */
+double roofs_packed_l2(double seconds);
+
 void roofs_print(const struct roofs *roofs);
 
 #endif

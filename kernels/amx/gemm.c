@@ -130,6 +130,7 @@ struct job {
     int j, k0, k1; /* columns from j, k0 <= k < k1 */
     int panels;    /* 1 or 2 */
     int steps;     /* tiles of depth */
+    bool beyond;   /* of the product that the caller says comes next */
 };
 
 /* What the jobs of a block share. */
@@ -154,27 +155,35 @@ static int chunk_k(int k)
     return divide_up(steps, n_chunks) * TILE_K;
 }
 
-static struct job job_at(const struct gemm_args *g, int j, int k0)
+static struct job job_at(const struct gemm_args *g, int j, int k0, bool beyond)
 {
     int panels = divide_up(least(g->n1 - j, job_columns(g)), COLUMNS);
     int k = c_stays(g) ? STAYING_TILES / divide_up(job_columns(g), COLUMNS) * TILE_K : chunk_k(g->k);
     int k1 = least(k0 + k, g->k);
-    return (struct job){j, k0, k1, panels, divide_up(k1 - k0, TILE_K)};
+    return (struct job){j, k0, k1, panels, divide_up(k1 - k0, TILE_K), beyond};
 }
 
-/* The job after this one; after the last comes one without steps. */
 static struct job next_job(const struct gemm_args *g, const struct job *job)
 {
-    int j = job->j + job_columns(g);
-    if (c_stays(g))
-        return job->k1 < g->k || j >= g->n1 ? job_at(g, job->j, job->k1) : job_at(g, j, 0);
-    return j < g->n1 ? job_at(g, j, job->k0) : job_at(g, g->n0, job->k1);
+    const int j = job->j + job_columns(g);
+    if (c_stays(g) && job->k1 < g->k)
+        return job_at(g, job->j, job->k1, job->beyond);
+    if (j < g->n1)
+        return job_at(g, j, c_stays(g) ? 0 : job->k0, job->beyond);
+    if (job->k1 < g->k)
+        return job_at(g, g->n0, job->k1, job->beyond);
+    return job_at(g, g->n0, 0, true);
 }
 
 static struct tile_panel panel_at(const struct block *b, const struct job *job, int i)
 {
     struct tile_panel panel = b->first_panel;
-    panel.weights += (size_t)(job->j / COLUMNS + i) * panel.stride;
+    int index = job->j / COLUMNS + i;
+    if (job->beyond) {
+        panel.weights = b->g->next;
+        index -= b->g->n0 / COLUMNS;
+    }
+    panel.weights += (size_t)index * panel.stride;
     return panel;
 }
 
@@ -195,6 +204,26 @@ static void fill_steps(const struct block *b, const struct job *job, int from)
             b->source->fill(b->tiles + (job->panels * step + i) * TILE_BYTES, &panel,
                             (unsigned)(job->k0 + step * TILE_K));
     }
+}
+
+/* Fetching the weights of a job, so that it is done after `steps` steps of products. */
+static struct tile_fetch start_fetch(const struct block *b, const struct job *job, int steps)
+{
+    const int k = job->k0 / TILE_K;
+    struct tile_fetch fetch = {.panels = job->panels, .step = k, .steps = k, .pause = 1};
+    if (job->beyond && !b->g->next)
+        return fetch;
+    fetch.panel = panel_at(b, job, 0);
+    fetch.steps += job->steps;
+    fetch.pause = steps > job->steps ? steps / job->steps : 1;
+    return fetch;
+}
+
+static void fetch_now(const struct block *b, const struct job *job)
+{
+    struct tile_fetch fetch = start_fetch(b, job, 0);
+    for (; fetch.step < fetch.steps; fetch.step++)
+        fetch_step(&fetch, fetch.step);
 }
 
 /* Rows or columns of the i-th tile of n. */
@@ -224,26 +253,30 @@ static void run_and_fill(struct shape shape, const struct block *b, struct tile_
                          const struct job *next)
 {
     const int n = tiles_of_a(shape), panels = panels_of(shape), steps = s.steps;
-    const bool can_fill = panels == next->panels && panels == (n > 2 ? 1 : 2);
-    const int filled = can_fill ? least(steps, next->steps) : 0;
-    s.from = panel_at(b, next, 0);
-    s.from_k = (unsigned)next->k0;
-    s.to = b->tiles;
-    s.steps = filled;
-    b->source->run[n - 1](&s);
-    s.a += filled * TILE_ROW_BYTES;
-    s.b[0] += filled * s.b_stride;
-    s.b[1] += filled * s.b_stride;
-    s.steps = steps - filled;
+    const bool meanwhile = panels == next->panels && panels == (n > 2 ? 1 : 2);
+    const int filled = meanwhile ? least(steps, next->steps) : 0;
+    if (filled) {
+        s.from = panel_at(b, next, 0);
+        s.from_k = (unsigned)next->k0;
+        s.to = b->tiles;
+        s.steps = filled;
+        b->source->run[n - 1](&s);
+        s.a += filled * TILE_ROW_BYTES;
+        s.b[0] += filled * s.b_stride;
+        s.b[1] += filled * s.b_stride;
+        s.steps = steps - filled;
+    }
     run_plain(shape, &s);
     fill_steps(b, next, filled);
 }
 
-/* All rows of a job. Of its squares the first may have fewer rows: the last one's products take the
- * longer the more there is to do meanwhile. */
+/* All rows of a job, fetching weights of the job after the next one. Of its squares the first may
+ * have fewer rows: the last one's products hide the filling of tiles. */
 static void run_job(struct block *b, const struct job *job, const struct job *next)
 {
     const struct gemm_args *g = b->g;
+    const struct job later = next_job(g, next);
+    struct tile_fetch fetch = start_fetch(b, &later, b->n_squares * job->steps);
     const bool stays = c_stays(g), first = job->k0 == 0, last = job->k1 == g->k;
     const int column = job->j - g->n0;
     struct tile_steps s = {
@@ -251,6 +284,7 @@ static void run_job(struct block *b, const struct job *job, const struct job *ne
         .b = {tiles_of(b, job, 0), tiles_of(b, job, job->panels - 1)},
         .b_stride = b->source->in_place ? TILE_BYTES : job->panels * TILE_BYTES,
         .steps = job->steps,
+        .fetch = &fetch,
     };
     int row = 0, rows = g->m - (b->n_squares - 1) * SQUARE;
     for (int i = 0; i < b->n_squares; i++, row += rows, rows = SQUARE) {
@@ -262,7 +296,7 @@ static void run_job(struct block *b, const struct job *job, const struct job *ne
         else if (!stays)
             load_c(shape, kept, SQUARE);
         s.a = (const uint8_t *)g->a + (size_t)row * g->a_stride + 2 * job->k0;
-        if (i < b->n_squares - 1)
+        if (i < b->n_squares - 1 || next->beyond || b->source->in_place)
             run_plain(shape, &s);
         else
             run_and_fill(shape, b, s, next);
@@ -289,12 +323,15 @@ static void multiply_block(const struct gemm_args *g, const struct tile_source *
                       .n_squares = rows_are_tall(g) ? 1 : divide_up(g->m, SQUARE),
                       .tiles = g->scratch,
                       .squares = (float *)((uint8_t *)g->scratch + job_scratch(g->k))};
-    struct job job = job_at(g, g->n0, 0);
-    fill_steps(&b, &job, 0);
-    while (job.steps > 0) {
-        struct job next = next_job(g, &job);
+    struct job job = job_at(g, g->n0, 0, false), next = next_job(g, &job);
+    fetch_now(&b, &job);
+    fetch_now(&b, &next);
+    if (!source->in_place)
+        fill_steps(&b, &job, 0);
+    while (!job.beyond) {
         run_job(&b, &job, &next);
         job = next;
+        next = next_job(g, &job);
     }
 }
 
@@ -302,6 +339,7 @@ void AMX_NAME(tile_gemm)(const struct gemm_args *g, const struct tile_source *so
 {
     /* Columns are blocked for the sake of what is kept between chunks. */
     const int columns = g->k > MAX_CHUNK_K ? MAX_COLUMNS : g->n1 - g->n0;
+    const size_t panel_bytes = source->first_panel(g).stride;
     struct gemm_args block = *g;
     for (int i = 0; i < g->m; i += MAX_ROWS) {
         block.m = least(g->m - i, MAX_ROWS);
@@ -310,6 +348,9 @@ void AMX_NAME(tile_gemm)(const struct gemm_args *g, const struct tile_source *so
             block.n0 = j;
             block.n1 = least(g->n1, j + columns);
             block.c = g->c + (size_t)i * g->ldc + (j - g->n0);
+            block.next = block.n1 < g->n1 ? (const uint8_t *)g->w + block.n1 / COLUMNS * panel_bytes
+                         : i + MAX_ROWS < g->m ? NULL
+                                               : g->next;
             multiply_block(&block, source);
         }
     }

@@ -15,12 +15,21 @@ struct tile_panel {
     size_t heads;           /* bytes from there to the heads, of types that have them */
     size_t head_bytes;      /* of each */
     size_t stride;          /* bytes to the next panel */
+    size_t step_bytes, step_head_bytes; /* weights and heads of TILE_K, about */
     int k;                  /* of the matrix */
 };
 
-/* Writes the tile of k on, a multiple of TILE_K. Called for one after the other, some time before
- * they are needed: what it reads two panels further on will be next. */
+/* Writes the tile of k on, a multiple of TILE_K. */
 typedef void tile_fill(uint8_t *tile, const struct tile_panel *panel, unsigned k);
+
+/* Weights to be fetched into L2 while others are multiplied, a step of them at a time. Addresses may
+ * lie behind the matrix: nothing is read there. */
+struct tile_fetch {
+    struct tile_panel panel; /* the first of the panels, which are neighbours */
+    int panels;
+    int step, steps;  /* the next one, and where they end */
+    int pause, since; /* steps of products for one of these, and those gone by */
+};
 
 /* Products of tiles of A and of B for each step of depth, TILE_K, one or two of A and two of B or up
  * to four of A and one of B. The tiles of B that a step is done with are filled again, from as many
@@ -34,18 +43,19 @@ struct tile_steps {
     struct tile_panel from; /* the first of the panels to fill from, which are neighbours, */
     unsigned from_k;        /* from this k on */
     uint8_t *to;            /* [steps, panels] tiles to fill, those of B */
+    struct tile_fetch *fetch;
 };
 
 /* C, in tiles 0 1 2 3, row by row, += A * B. */
 typedef void tile_steps_run(const struct tile_steps *s);
 
-/* Weights as tiles: 16 rows of 64 bytes for each 32 k, row p holding k = 2p and 2p + 1 of every
+/* Weights as tiles, 16 rows of 64 bytes for each 32 k, row p holding k = 2p and 2p + 1 of every
  * column of a panel. */
 struct tile_source {
     struct tile_panel (*first_panel)(const struct gemm_args *args);
     tile_fill *fill;
     tile_steps_run *run[4]; /* one and two tiles of A by two of B, three and four by one */
-    bool in_place;          /* the packed weights are tiles; filling only has them fetched */
+    bool in_place;          /* the packed weights are tiles, which nothing fills */
 };
 
 /* scratch_bytes of kernels that call tile_gemm. */

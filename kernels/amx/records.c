@@ -24,18 +24,17 @@ enum { AMX_FLAGS = CPU_AMX_TILE | CPU_AMX_BF16 | CPU_AVX2 };
 
 /* ---- Filling tiles --------------------------------------------------------------------------- */
 
-/* Into L2. The address may lie behind the matrix: nothing is read there. */
-AMX_INLINE void prefetch(const uint8_t *data, size_t ahead, int bytes)
-{
-    for (int i = 0; i < bytes; i += 64)
-        _mm_prefetch((const char *)((uintptr_t)data + ahead + (size_t)i), _MM_HINT_T1);
-}
-
 AMX_INLINE struct tile_panel codes_panel(const struct gemm_args *g, uint32_t id)
 {
     const struct panel_format *format = panel_format_find(id);
-    return (struct tile_panel){g->w, panel_codes_bytes(format, g->k), (size_t)format->head_bytes,
-                               panel_bytes(format, g->k), g->k};
+    const size_t head_bytes = (size_t)format->head_bytes;
+    return (struct tile_panel){.weights = g->w,
+                               .heads = panel_codes_bytes(format, g->k),
+                               .head_bytes = head_bytes,
+                               .stride = panel_bytes(format, g->k),
+                               .step_bytes = (size_t)format->bits * VECTOR_BYTES,
+                               .step_head_bytes = head_bytes * UNIT_K / (size_t)format->block_k,
+                               .k = g->k};
 }
 
 AMX_INLINE struct open_tile open_codes(uint8_t *tile, const struct tile_panel *panel, unsigned k,
@@ -44,8 +43,6 @@ AMX_INLINE struct open_tile open_codes(uint8_t *tile, const struct tile_panel *p
     const size_t unit_bytes = (size_t)bits * VECTOR_BYTES, u = k % block_k / UNIT_K;
     const uint8_t *planes = panel->weights + k / UNIT_K * unit_bytes;
     const uint8_t *head = panel->weights + panel->heads + k / block_k * panel->head_bytes;
-    prefetch(planes, 2 * panel->stride, (int)unit_bytes);
-    prefetch(head, 2 * panel->stride + 64 * u, 64); /* a line for each unit is enough */
     struct open_tile t = {.tile = tile, .weights = planes};
     for (int c0 = 0; c0 < PANEL_COLUMNS; c0 += AMX_LANES)
         t.scales[c0 / AMX_LANES] = load_scales(head, (int)u, c0, id);
@@ -53,7 +50,7 @@ AMX_INLINE struct open_tile open_codes(uint8_t *tile, const struct tile_panel *p
 }
 
 /* The tile_source of a type, from its first_panel_, open_ and quarter_. */
-#define DEFINE_SOURCE(type, in_place)                                                            \
+#define DEFINE_SOURCE(type)                                                                      \
     static void fill_##type(uint8_t *tile, const struct tile_panel *panel, unsigned k)                \
     {                                                                                            \
         fill_tile(tile, panel, k, open_##type, quarter_##type);                                  \
@@ -63,10 +60,9 @@ AMX_INLINE struct open_tile open_codes(uint8_t *tile, const struct tile_panel *p
     DEFINE_STEPS(type, 3, 1)                                                                     \
     DEFINE_STEPS(type, 4, 1)                                                                     \
     static const struct tile_source source_##type = {                                            \
-        first_panel_##type,                                                                      \
-        fill_##type,                                                                             \
-        {steps_1_2_##type, steps_2_2_##type, steps_3_1_##type, steps_4_1_##type},                \
-        in_place};
+        .first_panel = first_panel_##type,                                                       \
+        .fill = fill_##type,                                                                     \
+        .run = {steps_1_2_##type, steps_2_2_##type, steps_3_1_##type, steps_4_1_##type}};
 #define DEFINE_STEPS(type, tiles_of_a, panels)                                                   \
     static void steps_##tiles_of_a##_##panels##_##type(const struct tile_steps *s)               \
     {                                                                                            \
@@ -86,7 +82,7 @@ AMX_INLINE struct open_tile open_codes(uint8_t *tile, const struct tile_panel *p
     {                                                                                            \
         dequantize_quarter(t, quarter, bits, BLOCK_##type);                                      \
     }                                                                                            \
-    DEFINE_SOURCE(type, false)
+    DEFINE_SOURCE(type)
 DEFINE_FILL(Q4_0, 4, 32)
 DEFINE_FILL(Q4_1, 4, 32)
 DEFINE_FILL(Q5_0, 5, 32)
@@ -102,28 +98,15 @@ DEFINE_FILL(IQ4_XS, 4, 256)
 DEFINE_FILL(MXFP4, 4, 32)
 
 /* BF16 panels are tiles already, but for the last where k is no multiple of TILE_K. */
-static struct tile_panel first_panel_whole(const struct gemm_args *g)
+static struct tile_panel first_panel_bf16(const struct gemm_args *g)
 {
-    return (struct tile_panel){g->w, 0, 0, float_panel_bytes(g->k, 2), g->k};
+    return (struct tile_panel){.weights = g->w,
+                               .stride = float_panel_bytes(g->k, 2),
+                               .step_bytes = TILE_BYTES,
+                               .k = g->k};
 }
 
-AMX_INLINE struct open_tile open_whole(uint8_t *tile, const struct tile_panel *panel, unsigned k)
-{
-    return (struct open_tile){.tile = tile,
-                              .weights = panel->weights + (size_t)k * (PANEL_COLUMNS * 2)};
-}
-
-AMX_INLINE void quarter_whole(const struct open_tile *t, int quarter)
-{
-    prefetch(t->weights, (size_t)quarter * QUARTER_BYTES, QUARTER_BYTES);
-}
-
-static struct tile_panel first_panel_ragged(const struct gemm_args *g)
-{
-    return first_panel_whole(g);
-}
-
-AMX_INLINE struct open_tile open_ragged(uint8_t *tile, const struct tile_panel *panel, unsigned k)
+AMX_INLINE struct open_tile open_bf16(uint8_t *tile, const struct tile_panel *panel, unsigned k)
 {
     int rest = panel->k - (int)k < TILE_K ? panel->k - (int)k : TILE_K;
     size_t bytes = (size_t)float_panel_k(rest) * PANEL_COLUMNS * 2;
@@ -133,18 +116,18 @@ AMX_INLINE struct open_tile open_ragged(uint8_t *tile, const struct tile_panel *
 }
 
 /* All four are filled when the tile is opened. */
-AMX_INLINE void quarter_ragged(const struct open_tile *t, int quarter)
+AMX_INLINE void quarter_bf16(const struct open_tile *t, int quarter)
 {
     (void)t;
     (void)quarter;
 }
 
-DEFINE_SOURCE(whole, true)
-DEFINE_SOURCE(ragged, false)
+DEFINE_SOURCE(bf16)
 
 static void gemm_bf16(const struct gemm_args *g)
 {
-    AMX_NAME(tile_gemm)(g, g->k % TILE_K ? &source_ragged : &source_whole);
+    static const struct tile_source whole = {.first_panel = first_panel_bf16, .in_place = true};
+    AMX_NAME(tile_gemm)(g, g->k % TILE_K ? &source_bf16 : &whole);
 }
 
 /* F32 and F16 keep their precision: a weight and an activation are the sum of two bf16 each, and
@@ -172,7 +155,10 @@ AMX_INLINE void quarter_floats(const struct open_tile *t, int quarter, uint32_t 
 #define DEFINE_FLOAT_FILL(type, size)                                                            \
     static struct tile_panel first_panel_##type(const struct gemm_args *g)                       \
     {                                                                                            \
-        return (struct tile_panel){g->w, 0, 0, float_panel_bytes(g->k / 3, size), g->k};         \
+        return (struct tile_panel){.weights = g->w,                                              \
+                                   .stride = float_panel_bytes(g->k / 3, size),                  \
+                                   .step_bytes = TILE_K * PANEL_COLUMNS * (size) / 3,            \
+                                   .k = g->k};                                                   \
     }                                                                                            \
     AMX_INLINE struct open_tile open_##type(uint8_t *tile, const struct tile_panel *panel, unsigned k) \
     {                                                                                            \
@@ -185,7 +171,7 @@ AMX_INLINE void quarter_floats(const struct open_tile *t, int quarter, uint32_t 
     {                                                                                            \
         quarter_floats(t, quarter, BLOCK_##type);                                                \
     }                                                                                            \
-    DEFINE_SOURCE(type, false)
+    DEFINE_SOURCE(type)
 DEFINE_FLOAT_FILL(F32, 4)
 DEFINE_FLOAT_FILL(F16, 2)
 

@@ -24,6 +24,29 @@ AMX_INLINE void fill_tile(uint8_t *tile, const struct tile_panel *panel, unsigne
         fill_quarter(&t, i);
 }
 
+AMX_INLINE void fetch_step(const struct tile_fetch *f, int step)
+{
+    const uint8_t *weights = f->panel.weights + (size_t)step * f->panel.step_bytes;
+    const uint8_t *heads = f->panel.weights + f->panel.heads;
+    heads += (size_t)step * f->panel.step_head_bytes;
+    for (int i = 0; i < f->panels; i++) {
+        for (size_t at = 0; at < f->panel.step_bytes; at += 64)
+            _mm_prefetch((const char *)weights + at, _MM_HINT_T1);
+        _mm_prefetch((const char *)heads, _MM_HINT_T1);
+        weights += f->panel.stride;
+        heads += f->panel.stride;
+    }
+}
+
+/* After a step of products. */
+AMX_INLINE void fetch_sometimes(struct tile_fetch *f)
+{
+    if (++f->since < f->pause || f->step == f->steps)
+        return;
+    f->since = 0;
+    fetch_step(f, f->step++);
+}
+
 /* What is filled after a product of a step. */
 AMX_INLINE void fill_after(int product, int products, struct open_tile tiles[2],
                            const struct tile_steps *s, int step, int panels, open_tile_fn *open,
@@ -101,6 +124,7 @@ AMX_INLINE void run_steps(const struct tile_steps *steps, int tiles_of_a, int pa
         a += TILE_ROW_BYTES;
         b0 += s.b_stride;
         b1 += s.b_stride;
+        fetch_sometimes(s.fetch);
     }
 #undef FILL_AFTER
 #undef LOAD_B

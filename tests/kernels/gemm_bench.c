@@ -3,8 +3,9 @@
  * each. Of a shape as large as DENSE the threads share the columns, as they do in a model; smaller
  * ones are experts, one for each thread.
  *
- * The records that read the same bytes are measured in turn, several times, and the roofs just
- * before: what is compared has had the same machine. Medians count. */
+ * The records that read the same bytes are measured in turn, several times, packed tiles from L2
+ * among them, and the other roofs just before: what is compared has had the same machine. Medians
+ * count. */
 #include "tests/kernels/gemm_bench.h"
 
 #include <stdio.h>
@@ -14,7 +15,7 @@
 #include "tests/kernels/gemm_data.h"
 #include "bench/roofs.h"
 
-enum { REPEATS = 5, MAX_GROUP = 32, SCALAR_MAX_ROWS = 16, SLICE_COLUMNS = 32, DENSE = 4096 * 4096 };
+enum { REPEATS = 7, MAX_GROUP = 32, SCALAR_MAX_ROWS = 16, SLICE_COLUMNS = 32, DENSE = 4096 * 4096 };
 
 /* What the threads multiply. */
 static struct {
@@ -135,15 +136,13 @@ static void *make_acts(const struct gemm_kernel *kernel, int m)
 /* ---- Measurements ---------------------------------------------------------------------------- */
 
 static void print_line(const struct gemm_kernel *kernel, const struct bench_shape *shape, int m,
-                       double rate, const struct roofs *roofs)
+                       double rate, double packed_l2, const struct roofs *roofs)
 {
     double ops = rate * 2.0 * m * job.n * job.k, bytes = rate * (double)job.matrix_bytes;
-    bool int8 = kernel->cpu_flags & CPU_AMX_INT8 && !(kernel->cpu_flags & CPU_AMX_BF16);
-    const struct tile_roofs *tiles = int8 ? &roofs->int8 : &roofs->bf16;
     printf("%-24s %5d %5d %4d %9.1f %8.2f %6.1f", kernel->name, shape->n, shape->k, m, ops * 1e-9,
            bytes * 1e-9, 100.0 * bytes / roofs->read);
-    if (tiles->alone > 0.0)
-        printf(" %7.1f %7.1f\n", 100.0 * ops / tiles->l2, 100.0 * ops / tiles->alone);
+    if (packed_l2 > 0.0)
+        printf(" %7.1f %7.1f\n", 100.0 * ops / packed_l2, 100.0 * ops / roofs->bf16.alone);
     else
         printf(" %7s %7s\n", "-", "-");
     fflush(stdout);
@@ -158,12 +157,14 @@ static bool too_slow(const struct gemm_kernel *kernel, int m)
 static void bench_rows(const struct group *group, const struct bench_shape *shape, int m,
                        const struct bench_options *options, const struct roofs *roofs)
 {
-    double rates[MAX_GROUP][REPEATS];
+    double rates[MAX_GROUP][REPEATS], packed_l2[REPEATS] = {0};
     void *acts[MAX_GROUP];
     job.m = m;
     for (int i = 0; i < group->n; i++)
         acts[i] = too_slow(group->kernels[i], m) ? NULL : make_acts(group->kernels[i], m);
-    for (int r = 0; r < REPEATS; r++)
+    for (int r = 0; r < REPEATS; r++) {
+        if (options->tiles)
+            packed_l2[r] = roofs_packed_l2(options->seconds);
         for (int i = 0; i < group->n; i++) {
             if (!acts[i])
                 continue;
@@ -172,9 +173,11 @@ static void bench_rows(const struct group *group, const struct bench_shape *shap
             rates[i][r] =
                 bench_rate(multiply, job.kernel->begin, job.kernel->end, options->seconds);
         }
+    }
+    double roof = bench_median(packed_l2, REPEATS);
     for (int i = 0; i < group->n; i++)
         if (acts[i])
-            print_line(group->kernels[i], shape, m, bench_median(rates[i], REPEATS), roofs);
+            print_line(group->kernels[i], shape, m, bench_median(rates[i], REPEATS), roof, roofs);
     for (int i = 0; i < group->n; i++)
         free(acts[i]);
 }
