@@ -175,6 +175,18 @@ static struct job next_job(const struct gemm_args *g, const struct job *job)
     return job_at(g, g->n0, 0, true);
 }
 
+/* The job whose weights are fetched while this one runs: where C stays the same k of the next 32
+ * columns, elsewhere, where a job is longer, the job after the next. */
+static struct job later_job(const struct gemm_args *g, const struct job *job)
+{
+    if (!c_stays(g)) {
+        struct job next = next_job(g, job);
+        return next_job(g, &next);
+    }
+    const bool beyond = job->j + SQUARE >= g->n1;
+    return job_at(g, job->j + SQUARE - (beyond ? g->n1 - g->n0 : 0), job->k0, beyond);
+}
+
 static struct tile_panel panel_at(const struct block *b, const struct job *job, int i)
 {
     struct tile_panel panel = b->first_panel;
@@ -219,11 +231,19 @@ static struct tile_fetch start_fetch(const struct block *b, const struct job *jo
     return fetch;
 }
 
-static void fetch_now(const struct block *b, const struct job *job)
+/* What no job fetches, as it is the first that is needed. */
+static void fetch_first(const struct block *b)
 {
-    struct tile_fetch fetch = start_fetch(b, job, 0);
-    for (; fetch.step < fetch.steps; fetch.step++)
-        fetch_step(&fetch, fetch.step);
+    const struct gemm_args *g = b->g;
+    struct job job = job_at(g, g->n0, 0, false);
+    const struct job later = later_job(g, &job);
+    for (; !job.beyond; job = next_job(g, &job)) {
+        if (!later.beyond && job.j == later.j && job.k0 == later.k0)
+            break;
+        struct tile_fetch fetch = start_fetch(b, &job, 0);
+        for (; fetch.step < fetch.steps; fetch.step++)
+            fetch_step(&fetch, fetch.step);
+    }
 }
 
 /* Rows or columns of the i-th tile of n. */
@@ -270,12 +290,12 @@ static void run_and_fill(struct shape shape, const struct block *b, struct tile_
     fill_steps(b, next, filled);
 }
 
-/* All rows of a job, fetching weights of the job after the next one. Of its squares the first may
- * have fewer rows: the last one's products hide the filling of tiles. */
+/* All rows of a job, and fetching weights of a later one. Of its squares the first may have fewer
+ * rows: the last one's products hide the filling of tiles. */
 static void run_job(struct block *b, const struct job *job, const struct job *next)
 {
     const struct gemm_args *g = b->g;
-    const struct job later = next_job(g, next);
+    const struct job later = later_job(g, job);
     struct tile_fetch fetch = start_fetch(b, &later, b->n_squares * job->steps);
     const bool stays = c_stays(g), first = job->k0 == 0, last = job->k1 == g->k;
     const int column = job->j - g->n0;
@@ -324,8 +344,7 @@ static void multiply_block(const struct gemm_args *g, const struct tile_source *
                       .tiles = g->scratch,
                       .squares = (float *)((uint8_t *)g->scratch + job_scratch(g->k))};
     struct job job = job_at(g, g->n0, 0, false), next = next_job(g, &job);
-    fetch_now(&b, &job);
-    fetch_now(&b, &next);
+    fetch_first(&b);
     if (!source->in_place)
         fill_steps(&b, &job, 0);
     while (!job.beyond) {

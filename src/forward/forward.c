@@ -185,7 +185,6 @@ static void place_buffers(struct forward *f, struct layout *layout, const struct
     f->cos = place(layout, n * half, sizeof(float));
     f->sin = place(layout, n * half, sizeof(float));
     f->x = place(layout, n * p->n_embd, sizeof(float));
-    f->norm = place(layout, n * p->n_embd, sizeof(float));
     f->q = place(layout, n * p->n_head * p->d_k, sizeof(float));
     f->split_max = place(layout, (size_t)MAX_SPLITS * p->n_head, sizeof(float));
     f->split_sum = place(layout, (size_t)MAX_SPLITS * p->n_head, sizeof(float));

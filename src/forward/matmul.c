@@ -263,32 +263,36 @@ void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase
     end_phase_fetching(f, worker, phase, &next, 1);
 }
 
-static void norm_rows(struct forward *f, const float *w, int first, int count, float *norm)
+/* A few rows at a time, which are still in the cache when they are written in other formats. */
+static void norm_rows(struct forward *f, struct worker *worker, const float *w, unsigned formats,
+                      int first, int begin, int end, const struct acts *acts)
 {
     size_t n_embd = f->params->n_embd;
-    for (int i = 0; i < count; i++)
-        f->kernels->rows.rms_norm(norm + (size_t)i * n_embd, f->x + (size_t)(first + i) * n_embd, w,
-                                  n_embd, f->params->rms_eps);
+    float *norm = f->scratch[worker->index].norm;
+    for (int row = begin; row < end; row += FEW_TOKENS) {
+        int m = end - row < FEW_TOKENS ? end - row : FEW_TOKENS;
+        for (int i = 0; i < m; i++)
+            f->kernels->rows.rms_norm(norm + (size_t)i * n_embd,
+                                      f->x + (size_t)(first + row + i) * n_embd, w, n_embd,
+                                      f->params->rms_eps);
+        mark_phase(f, worker, PHASE_NORM);
+        struct acts_source source = {norm, n_embd, row, m, (int)n_embd, 0, (int)n_embd};
+        acts_write(f, acts, formats, &source);
+        mark_phase(f, worker, PHASE_QUANTIZE);
+    }
 }
 
 const struct acts *norm_phase(struct forward *f, struct worker *worker, const float *w,
                               unsigned formats, int first)
 {
-    size_t n_embd = f->params->n_embd;
-    int count = f->n_tokens - first, begin = 0, end = count;
-    bool own = count <= FEW_TOKENS;
-    struct worker_scratch *scratch = &f->scratch[worker->index];
-    const struct acts *acts = own ? &scratch->norm_acts : &f->norm_acts;
-    if (!own)
-        team_share(worker, count, 1, &begin, &end);
-    float *norm = own ? scratch->norm : f->norm + (size_t)begin * n_embd;
-    norm_rows(f, w, first + begin, end - begin, norm);
-    mark_phase(f, worker, PHASE_NORM);
-    struct acts_source source = {norm, n_embd, begin, end - begin, (int)n_embd, 0, (int)n_embd};
-    acts_write(f, acts, formats, &source);
-    if (own)
-        mark_phase(f, worker, PHASE_QUANTIZE);
-    else
-        end_phase(f, worker, PHASE_QUANTIZE);
-    return acts;
+    int count = f->n_tokens - first, begin, end;
+    if (count <= FEW_TOKENS) { /* each worker makes its own */
+        const struct acts *own = &f->scratch[worker->index].norm_acts;
+        norm_rows(f, worker, w, formats, first, 0, count, own);
+        return own;
+    }
+    team_share(worker, count, 1, &begin, &end);
+    norm_rows(f, worker, w, formats, first, begin, end, &f->norm_acts);
+    end_phase(f, worker, PHASE_QUANTIZE);
+    return &f->norm_acts;
 }

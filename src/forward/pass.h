@@ -69,9 +69,9 @@ struct mla_buffers {
 struct worker_scratch {
     float *tile;      /* [MAX_ROW_BLOCK, TILE_STRIDE] of a product before it is used */
     float *up;        /* the same, of up beside gate */
-    struct acts rows; /* [MAX_ROW_BLOCK] rows of `norm` that go to one expert */
+    struct acts rows; /* [MAX_ROW_BLOCK] rows of norm_acts that go to one expert */
     float *norm;      /* [FEW_TOKENS, n_embd] */
-    struct acts norm_acts;  /* rows of `norm` */
+    struct acts norm_acts;  /* [FEW_TOKENS] of few tokens, every worker's own */
     struct routing routing; /* of FEW_TOKENS */
     float *q;               /* [group, d_k] of a single token */
     struct acts attn_acts;  /* the heads' output of a single token */
@@ -94,8 +94,7 @@ struct forward {
     double *frequencies;   /* [n_rot / 2] */
     float *cos, *sin;      /* [n_batch, n_rot / 2] */
     float *x;              /* [n_batch, n_embd] the residual stream */
-    float *norm;           /* [n_batch, n_embd] */
-    struct acts norm_acts; /* rows of `norm` */
+    struct acts norm_acts; /* [n_batch] normed rows of x */
     float *q;              /* [n_batch, n_head * d_k] */
     float *k, *v;          /* [n_batch, n_head_kv * d_k], [n_batch, n_head_kv * d_v] */
     float *q_heads;        /* [n_head_kv, n_tokens, group, d_k]; group = n_head / n_head_kv */
