@@ -175,10 +175,11 @@ AMX_INLINE void quarter_floats(const struct open_tile *t, int quarter, uint32_t 
 DEFINE_FLOAT_FILL(F32, 4)
 DEFINE_FLOAT_FILL(F16, 2)
 
-/* From how many rows on tiles are faster than the lower kernel, as measured (docs/performance.md).
- * Where the halves of a unit have scales of their own the lower kernel is slower, tiles are not. */
-#define HAS_HALVES(id)  ((id) == BLOCK_Q2_K || (id) == BLOCK_Q3_K || (id) == BLOCK_Q6_K)
-#define MIN_ROWS(type) (HAS_HALVES(BLOCK_##type) ? 6 : 10)
+/* From how many rows on tiles are faster than the lower kernel, as measured (docs/performance.md):
+ * sooner where that has the more to do, as the halves of a unit have scales of their own or codes
+ * take all bits of a byte. */
+#define HAS_HALVES(id) ((id) == BLOCK_Q2_K || (id) == BLOCK_Q3_K || (id) == BLOCK_Q6_K)
+#define MIN_ROWS(type) (HAS_HALVES(BLOCK_##type) || BLOCK_##type == BLOCK_Q8_0 ? 6 : 8)
 #define FLOAT_MIN_ROWS(type) (BLOCK_##type == BLOCK_F16 ? 24 : 64)
 
 /* ---- Few rows -------------------------------------------------------------------------------- */
