@@ -263,6 +263,9 @@ struct row_ops {
     void (*silu_mul)(float *y, const float *gate, const float *up, size_t n);
     void (*add)(float *y, const float *x, size_t n);            /* y += x */
     void (*add_scaled)(float *y, const float *x, float s, size_t n); /* y += s * x */
+    /* y = x, [m, n], past the caches where that can be: for what is read when they have long been
+     * used for other things. Rows are ldy and ldx floats apart. */
+    void (*store_late)(float *y, size_t ldy, const float *x, size_t ldx, size_t m, size_t n);
     /* Rounded to nearest even. */
     void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);
     void (*f32_to_bf16)(uint16_t *y, const float *x, size_t n);

@@ -28,6 +28,8 @@ enum { VEC = 16, VEC_CPU_FLAGS = CPU_AVX2 | CPU_AVX512 };
 static inline vec vec_set1(float x) { return _mm512_set1_ps(x); }
 static inline vec vec_load(const float *from) { return _mm512_loadu_ps(from); }
 static inline void vec_store(float *to, vec x) { _mm512_storeu_ps(to, x); }
+/* Past the caches; `to` is a multiple of the vector. */
+static inline void vec_stream(float *to, vec x) { _mm512_stream_ps(to, x); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 /* Where one is NaN, b. */
 static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
@@ -138,6 +140,7 @@ enum { VEC = 8, VEC_CPU_FLAGS = CPU_AVX2 };
 static inline vec vec_set1(float x) { return _mm256_set1_ps(x); }
 static inline vec vec_load(const float *from) { return _mm256_loadu_ps(from); }
 static inline void vec_store(float *to, vec x) { _mm256_storeu_ps(to, x); }
+static inline void vec_stream(float *to, vec x) { _mm256_stream_ps(to, x); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 /* Where one is NaN, b. */
 static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }

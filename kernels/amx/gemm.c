@@ -176,7 +176,7 @@ static struct job next_job(const struct gemm_args *g, const struct job *job)
 }
 
 /* The job whose weights are fetched while this one runs: where C stays the same k of the next 32
- * columns, elsewhere, where a job is longer, the job after the next. */
+ * columns, elsewhere, where jobs are longer, the job after the next. */
 static struct job later_job(const struct gemm_args *g, const struct job *job)
 {
     if (!c_stays(g)) {
@@ -218,12 +218,17 @@ static void fill_steps(const struct block *b, const struct job *job, int from)
     }
 }
 
+static bool is_known(const struct block *b, const struct job *job)
+{
+    return !job->beyond || b->g->next;
+}
+
 /* Fetching the weights of a job, so that it is done after `steps` steps of products. */
 static struct tile_fetch start_fetch(const struct block *b, const struct job *job, int steps)
 {
     const int k = job->k0 / TILE_K;
     struct tile_fetch fetch = {.panels = job->panels, .step = k, .steps = k, .pause = 1};
-    if (job->beyond && !b->g->next)
+    if (!is_known(b, job))
         return fetch;
     fetch.panel = panel_at(b, job, 0);
     fetch.steps += job->steps;
@@ -268,6 +273,15 @@ static void set_shape(struct block *b, struct shape shape)
     b->configured = shape;
 }
 
+/* What is fetched while the tiles of a job are filled. */
+static uintptr_t ahead_of(const struct block *b, const struct job *job)
+{
+    const struct job later = later_job(b->g, job);
+    if (!c_stays(b->g) || !is_known(b, &later))
+        return 0;
+    return (uintptr_t)panel_at(b, &later, 0).weights - (uintptr_t)panel_at(b, job, 0).weights;
+}
+
 /* The last products of a job, with the tiles of the next one filled meanwhile. */
 static void run_and_fill(struct shape shape, const struct block *b, struct tile_steps s,
                          const struct job *next)
@@ -277,6 +291,7 @@ static void run_and_fill(struct shape shape, const struct block *b, struct tile_
     const int filled = meanwhile ? least(steps, next->steps) : 0;
     if (filled) {
         s.from = panel_at(b, next, 0);
+        s.from.ahead = ahead_of(b, next);
         s.from_k = (unsigned)next->k0;
         s.to = b->tiles;
         s.steps = filled;
@@ -295,8 +310,9 @@ static void run_and_fill(struct shape shape, const struct block *b, struct tile_
 static void run_job(struct block *b, const struct job *job, const struct job *next)
 {
     const struct gemm_args *g = b->g;
+    const bool fills = !b->source->in_place && !next->beyond;
     const struct job later = later_job(g, job);
-    struct tile_fetch fetch = start_fetch(b, &later, b->n_squares * job->steps);
+    struct tile_fetch fetch = start_fetch(b, &later, (b->n_squares - fills) * job->steps);
     const bool stays = c_stays(g), first = job->k0 == 0, last = job->k1 == g->k;
     const int column = job->j - g->n0;
     struct tile_steps s = {
@@ -316,10 +332,10 @@ static void run_job(struct block *b, const struct job *job, const struct job *ne
         else if (!stays)
             load_c(shape, kept, SQUARE);
         s.a = (const uint8_t *)g->a + (size_t)row * g->a_stride + 2 * job->k0;
-        if (i < b->n_squares - 1 || next->beyond || b->source->in_place)
-            run_plain(shape, &s);
-        else
+        if (fills && i == b->n_squares - 1)
             run_and_fill(shape, b, s, next);
+        else
+            run_plain(shape, &s);
         if (last)
             store_c(shape, g->c + (size_t)row * g->ldc + column, g->ldc);
         else if (!stays)

@@ -16,14 +16,14 @@ struct tile_panel {
     size_t head_bytes;      /* of each */
     size_t stride;          /* bytes to the next panel */
     size_t step_bytes, step_head_bytes; /* weights and heads of TILE_K, about */
+    uintptr_t ahead;        /* bytes from what is made tiles to what is fetched meanwhile; or 0 */
     int k;                  /* of the matrix */
 };
 
 /* Writes the tile of k on, a multiple of TILE_K. */
 typedef void tile_fill(uint8_t *tile, const struct tile_panel *panel, unsigned k);
 
-/* Weights to be fetched into L2 while others are multiplied, a step of them at a time. Addresses may
- * lie behind the matrix: nothing is read there. */
+/* Weights to be fetched into L2 during steps that fill nothing, a step of them at a time. */
 struct tile_fetch {
     struct tile_panel panel; /* the first of the panels, which are neighbours */
     int panels;
@@ -43,7 +43,7 @@ struct tile_steps {
     struct tile_panel from; /* the first of the panels to fill from, which are neighbours, */
     unsigned from_k;        /* from this k on */
     uint8_t *to;            /* [steps, panels] tiles to fill, those of B */
-    struct tile_fetch *fetch;
+    struct tile_fetch *fetch;  /* of steps that fill nothing */
 };
 
 /* C, in tiles 0 1 2 3, row by row, += A * B. */

@@ -43,6 +43,8 @@ AMX_INLINE struct open_tile open_codes(uint8_t *tile, const struct tile_panel *p
     const size_t unit_bytes = (size_t)bits * VECTOR_BYTES, u = k % block_k / UNIT_K;
     const uint8_t *planes = panel->weights + k / UNIT_K * unit_bytes;
     const uint8_t *head = panel->weights + panel->heads + k / block_k * panel->head_bytes;
+    prefetch(planes, panel->ahead, unit_bytes);
+    prefetch(head, panel->ahead + 64 * u, 1); /* the u-th line of the head */
     struct open_tile t = {.tile = tile, .weights = planes};
     for (int c0 = 0; c0 < PANEL_COLUMNS; c0 += AMX_LANES)
         t.scales[c0 / AMX_LANES] = load_scales(head, (int)u, c0, id);

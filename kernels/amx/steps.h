@@ -24,17 +24,20 @@ AMX_INLINE void fill_tile(uint8_t *tile, const struct tile_panel *panel, unsigne
         fill_quarter(&t, i);
 }
 
+/* Into L2. */
+AMX_INLINE void prefetch(const uint8_t *data, uintptr_t ahead, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += 64)
+        _mm_prefetch((const char *)((uintptr_t)data + ahead + at), _MM_HINT_T1);
+}
+
 AMX_INLINE void fetch_step(const struct tile_fetch *f, int step)
 {
-    const uint8_t *weights = f->panel.weights + (size_t)step * f->panel.step_bytes;
-    const uint8_t *heads = f->panel.weights + f->panel.heads;
-    heads += (size_t)step * f->panel.step_head_bytes;
+    const struct tile_panel *panel = &f->panel;
     for (int i = 0; i < f->panels; i++) {
-        for (size_t at = 0; at < f->panel.step_bytes; at += 64)
-            _mm_prefetch((const char *)weights + at, _MM_HINT_T1);
-        _mm_prefetch((const char *)heads, _MM_HINT_T1);
-        weights += f->panel.stride;
-        heads += f->panel.stride;
+        const uint8_t *weights = panel->weights + (size_t)i * panel->stride;
+        prefetch(weights + (size_t)step * panel->step_bytes, 0, panel->step_bytes);
+        prefetch(weights + panel->heads + (size_t)step * panel->step_head_bytes, 0, 1);
     }
 }
 
@@ -124,7 +127,8 @@ AMX_INLINE void run_steps(const struct tile_steps *steps, int tiles_of_a, int pa
         a += TILE_ROW_BYTES;
         b0 += s.b_stride;
         b1 += s.b_stride;
-        fetch_sometimes(s.fetch);
+        if (!open)
+            fetch_sometimes(s.fetch);
     }
 #undef FILL_AFTER
 #undef LOAD_B

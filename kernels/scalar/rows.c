@@ -64,6 +64,12 @@ static void add_scaled(float *y, const float *x, float s, size_t n)
         y[i] += s * x[i];
 }
 
+static void store_late(float *y, size_t ldy, const float *x, size_t ldx, size_t m, size_t n)
+{
+    for (size_t i = 0; i < m; i++)
+        memcpy(y + i * ldy, x + i * ldx, n * sizeof *y);
+}
+
 static void f32_to_f16_row(uint16_t *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -156,6 +162,7 @@ void scalar_row_ops(struct row_ops *ops)
         .silu_mul = silu_mul,
         .add = add,
         .add_scaled = add_scaled,
+        .store_late = store_late,
         .f32_to_f16 = f32_to_f16_row,
         .f32_to_bf16 = f32_to_bf16_row,
         .f32_to_q8_0 = f32_to_q8_0_row,

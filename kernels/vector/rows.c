@@ -133,6 +133,17 @@ static void add_scaled(float *y, const float *x, float s, size_t n)
     }
 }
 
+static void store_late(float *y, size_t ldy, const float *x, size_t ldx, size_t m, size_t n)
+{
+    for (size_t row = 0; row < m; row++, y += ldy, x += ldx) {
+        size_t i = 0, streamed = (uintptr_t)y % (VEC * sizeof *y) ? 0 : n;
+        for (; i + VEC <= streamed; i += VEC)
+            vec_stream(y + i, vec_load(x + i));
+        memcpy(y + i, x + i, (n - i) * sizeof *y);
+    }
+    _mm_sfence(); /* such stores are not ordered with those that tell other threads */
+}
+
 static void f32_to_f16_row(uint16_t *y, const float *x, size_t n)
 {
     size_t i = 0;
@@ -187,6 +198,7 @@ void VEC_NAME(row_ops)(struct row_ops *ops)
         .silu_mul = silu_mul,
         .add = add,
         .add_scaled = add_scaled,
+        .store_late = store_late,
         .f32_to_f16 = f32_to_f16_row,
         .f32_to_bf16 = f32_to_bf16_row,
         .f32_to_q8_0 = f32_to_q8_0_row,

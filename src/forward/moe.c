@@ -359,16 +359,27 @@ static void down_columns(struct forward *f, struct worker *worker, const struct 
     }
 }
 
-/* down of an expert, for some columns and all its rows, into f->down. */
+/* down of an expert, for some columns and all its rows, into f->down. Of many tokens that is more
+ * than the caches keep until the experts are summed: written past them it is not read first. */
 static void expert_down(struct forward *f, struct worker *worker, const struct matrix *down,
                         const struct routing *routing, int expert, const struct columns *columns)
 {
+    enum { MANY_BYTES = 16 << 20 };
+    const size_t n_slots = (size_t)f->n_tokens * f->params->n_expert_used;
+    const bool late = n_slots * f->down_stride * sizeof *f->down > MANY_BYTES;
     int slot = routing->first_slot[expert], end = routing->first_slot[expert + 1];
     for (int block = row_block(end - slot); slot < end; slot += block) {
         int m = end - slot < block ? end - slot : block;
         float *c = f->down + (size_t)slot * f->down_stride + columns->n0;
         struct product product = {down, expert, &f->ffn_acts, slot, m, c, f->down_stride, NULL};
+        if (late) {
+            product.c = f->scratch[worker->index].tile;
+            product.ldc = TILE_STRIDE;
+        }
         product_columns(f, worker, &product, columns);
+        if (late)
+            f->kernels->rows.store_late(c, f->down_stride, product.c, TILE_STRIDE, (size_t)m,
+                                        (size_t)(columns->n1 - columns->n0));
     }
 }
 

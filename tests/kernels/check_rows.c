@@ -127,6 +127,25 @@ static void check_adds(const struct row_ops *ops, size_t n, float limit)
     }
 }
 
+/* Rows that begin at multiples of a vector and those that do not. */
+static void check_store_late(const struct row_ops *ops, size_t n)
+{
+    enum { ROWS = 3 };
+    const size_t strides[] = {(n + 15) / 16 * 16, n + 1};
+    for (int i = 0; i < 2; i++) {
+        const size_t ldy = strides[i], ldx = n + 3;
+        float *x = random_row(ROWS * ldx, 1.0f), *y = guarded((2 * ldy + n) * sizeof *y);
+        memset(y, 0, (2 * ldy + n) * sizeof *y);
+        ops->store_late(y, ldy, x, ldx, ROWS, n);
+        for (size_t row = 0; row < ROWS; row++) {
+            for (size_t j = 0; j < n; j++)
+                expect_near("store_late", n, j, y[row * ldy + j], x[row * ldx + j], 0.0);
+            for (size_t j = n; j < ldy && row < ROWS - 1; j++)
+                expect_near("store_late between rows", n, j, y[row * ldy + j], 0.0, 0.0);
+        }
+    }
+}
+
 static void check_halves(const struct row_ops *ops, size_t n, float limit)
 {
     float *x = random_row(n, limit);
@@ -202,8 +221,11 @@ static void check_row_ops(const struct row_ops *ops)
             check_q8_0(ops, n / KV_Q8_0_ELEMS * KV_Q8_0_ELEMS, limits[l]);
             guarded_free_all();
         }
-    for (size_t s = 0; s < N_SIZES; s++)
+    for (size_t s = 0; s < N_SIZES; s++) {
         check_extremes(ops, sizes[s]);
+        check_store_late(ops, sizes[s]);
+        guarded_free_all();
+    }
 }
 
 /* ---- Speed ----------------------------------------------------------------------------------- */
