@@ -36,17 +36,23 @@ enum {
 
 /* ---- Tiles of C ------------------------------------------------------------------------------ */
 
-/* Rows and columns of tiles of C, 2 x 2 or 4 x 1 at most; zero where a tile is not there. */
+/* Rows and columns of C in tiles, 2 x 2 or 4 x 1 of them at most. */
 struct shape {
-    uint8_t rows[4], columns[2];
+    int rows, columns;
 };
 
-static int tiles_of_a(struct shape shape)
-{
-    return shape.rows[3] ? 4 : shape.rows[2] ? 3 : shape.rows[1] ? 2 : 1;
-}
+static int least(int x, int y) { return x < y ? x : y; }
+static int divide_up(int x, int y) { return (x + y - 1) / y; }
 
-static int panels_of(struct shape shape) { return shape.columns[1] ? 2 : 1; }
+static int tiles_of_a(struct shape shape) { return divide_up(shape.rows, TILE_ROWS); }
+static int panels_of(struct shape shape) { return shape.columns > COLUMNS ? 2 : 1; }
+
+/* Rows or columns of the i-th tile of n. */
+static int part(int n, int i)
+{
+    int rest = n - i * TILE_ROWS;
+    return rest > 0 ? least(rest, TILE_ROWS) : 0;
+}
 
 static void set_tile(struct tile_config *config, int tile, int rows, int columns)
 {
@@ -60,14 +66,14 @@ static void configure(struct shape shape)
     struct tile_config config = {.palette = 1};
     const int n = tiles_of_a(shape), panels = panels_of(shape);
     for (int i = 0; i < n * panels; i++)
-        set_tile(&config, i, shape.rows[i / panels], shape.columns[i % panels]);
-    set_tile(&config, 4, shape.rows[0], COLUMNS);
-    set_tile(&config, 5, shape.rows[1], COLUMNS);
-    set_tile(&config, 6, TILE_ROWS, shape.columns[0]);
+        set_tile(&config, i, part(shape.rows, i / panels), part(shape.columns, i % panels));
+    set_tile(&config, 4, part(shape.rows, 0), COLUMNS);
+    set_tile(&config, 5, part(shape.rows, 1), COLUMNS);
+    set_tile(&config, 6, TILE_ROWS, part(shape.columns, 0));
     if (panels == 2)
-        set_tile(&config, 7, TILE_ROWS, shape.columns[1]);
+        set_tile(&config, 7, TILE_ROWS, part(shape.columns, 1));
     else if (n > 2)
-        set_tile(&config, 7, shape.rows[n - 1], COLUMNS);
+        set_tile(&config, 7, part(shape.rows, n - 1), COLUMNS);
     tile_load_config(&config);
 }
 
@@ -122,9 +128,6 @@ static void run_plain(struct shape shape, const struct tile_steps *s)
 }
 
 /* ---- Jobs: a panel or a pair of them, a chunk of k ------------------------------------------- */
-
-static int least(int x, int y) { return x < y ? x : y; }
-static int divide_up(int x, int y) { return (x + y - 1) / y; }
 
 struct job {
     int j, k0, k1; /* columns from j, k0 <= k < k1 */
@@ -218,17 +221,12 @@ static void fill_steps(const struct block *b, const struct job *job, int from)
     }
 }
 
-static bool is_known(const struct block *b, const struct job *job)
-{
-    return !job->beyond || b->g->next;
-}
-
 /* Fetching the weights of a job, so that it is done after `steps` steps of products. */
 static struct tile_fetch start_fetch(const struct block *b, const struct job *job, int steps)
 {
     const int k = job->k0 / TILE_K;
     struct tile_fetch fetch = {.panels = job->panels, .step = k, .steps = k, .pause = 1};
-    if (!is_known(b, job))
+    if (job->beyond && !b->g->next)
         return fetch;
     fetch.panel = panel_at(b, job, 0);
     fetch.steps += job->steps;
@@ -251,58 +249,52 @@ static void fetch_first(const struct block *b)
     }
 }
 
-/* Rows or columns of the i-th tile of n. */
-static uint8_t part(int n, int i)
-{
-    int rest = n - i * TILE_ROWS;
-    return (uint8_t)(rest > 0 ? least(rest, TILE_ROWS) : 0);
-}
-
-/* The tiles of C for `rows` rows. */
-static struct shape shape_of(const struct gemm_args *g, const struct job *job, int rows)
-{
-    const int n = g->n1 - job->j;
-    return (struct shape){{part(rows, 0), part(rows, 1), part(rows, 2), part(rows, 3)},
-                          {part(n, 0), rows_are_tall(g) ? 0 : part(n, 1)}};
-}
-
 static void set_shape(struct block *b, struct shape shape)
 {
-    if (memcmp(&shape, &b->configured, sizeof shape))
+    if (shape.rows != b->configured.rows || shape.columns != b->configured.columns)
         configure(shape);
     b->configured = shape;
 }
 
-/* What is fetched while the tiles of a job are filled. */
+/* What is fetched while the tiles of a job are filled, as an offset: see later_job. */
 static uintptr_t ahead_of(const struct block *b, const struct job *job)
 {
-    const struct job later = later_job(b->g, job);
-    if (!c_stays(b->g) || !is_known(b, &later))
+    const struct gemm_args *g = b->g;
+    const size_t stride = b->first_panel.stride;
+    if (!c_stays(g))
         return 0;
-    return (uintptr_t)panel_at(b, &later, 0).weights - (uintptr_t)panel_at(b, job, 0).weights;
+    if (job->j + SQUARE < g->n1)
+        return SQUARE / COLUMNS * stride;
+    const int column = job->j + SQUARE - g->n1;
+    return g->next ? (uintptr_t)g->next + (size_t)(column / COLUMNS) * stride -
+                         (uintptr_t)panel_at(b, job, 0).weights
+                   : 0;
 }
 
 /* The last products of a job, with the tiles of the next one filled meanwhile. */
-static void run_and_fill(struct shape shape, const struct block *b, struct tile_steps s,
+static void run_and_fill(struct shape shape, const struct block *b, struct tile_steps *s,
                          const struct job *next)
 {
-    const int n = tiles_of_a(shape), panels = panels_of(shape), steps = s.steps;
+    const int n = tiles_of_a(shape), panels = panels_of(shape), steps = s->steps;
     const bool meanwhile = panels == next->panels && panels == (n > 2 ? 1 : 2);
     const int filled = meanwhile ? least(steps, next->steps) : 0;
     if (filled) {
-        s.from = panel_at(b, next, 0);
-        s.from.ahead = ahead_of(b, next);
-        s.from_k = (unsigned)next->k0;
-        s.to = b->tiles;
-        s.steps = filled;
-        b->source->run[n - 1](&s);
-        s.a += filled * TILE_ROW_BYTES;
-        s.b[0] += filled * s.b_stride;
-        s.b[1] += filled * s.b_stride;
-        s.steps = steps - filled;
+        s->from = panel_at(b, next, 0);
+        s->from.ahead = ahead_of(b, next);
+        s->from_k = (unsigned)next->k0;
+        s->to = b->tiles;
+        s->steps = filled;
+        b->source->run[n - 1](s);
     }
-    run_plain(shape, &s);
-    fill_steps(b, next, filled);
+    if (filled < steps) {
+        s->a += filled * TILE_ROW_BYTES;
+        s->b[0] += filled * s->b_stride;
+        s->b[1] += filled * s->b_stride;
+        s->steps = steps - filled;
+        run_plain(shape, s);
+    }
+    if (filled < next->steps)
+        fill_steps(b, next, filled);
 }
 
 /* All rows of a job, and fetching weights of a later one. Of its squares the first may have fewer
@@ -311,8 +303,12 @@ static void run_job(struct block *b, const struct job *job, const struct job *ne
 {
     const struct gemm_args *g = b->g;
     const bool fills = !b->source->in_place && !next->beyond;
-    const struct job later = later_job(g, job);
-    struct tile_fetch fetch = start_fetch(b, &later, (b->n_squares - fills) * job->steps);
+    const int plain_steps = (b->n_squares - fills) * job->steps;
+    struct tile_fetch fetch = {.steps = 0};
+    if (plain_steps > 0) {
+        const struct job later = later_job(g, job);
+        fetch = start_fetch(b, &later, plain_steps);
+    }
     const bool stays = c_stays(g), first = job->k0 == 0, last = job->k1 == g->k;
     const int column = job->j - g->n0;
     struct tile_steps s = {
@@ -324,7 +320,7 @@ static void run_job(struct block *b, const struct job *job, const struct job *ne
     };
     int row = 0, rows = g->m - (b->n_squares - 1) * SQUARE;
     for (int i = 0; i < b->n_squares; i++, row += rows, rows = SQUARE) {
-        struct shape shape = shape_of(g, job, rows);
+        const struct shape shape = {rows, least(g->n1 - job->j, job_columns(g))};
         set_shape(b, shape);
         float *kept = b->squares + (size_t)(column / SQUARE * b->n_squares + i) * SQUARE_FLOATS;
         if (first)
@@ -333,7 +329,7 @@ static void run_job(struct block *b, const struct job *job, const struct job *ne
             load_c(shape, kept, SQUARE);
         s.a = (const uint8_t *)g->a + (size_t)row * g->a_stride + 2 * job->k0;
         if (fills && i == b->n_squares - 1)
-            run_and_fill(shape, b, s, next);
+            run_and_fill(shape, b, &s, next);
         else
             run_plain(shape, &s);
         if (last)
@@ -359,14 +355,14 @@ static void multiply_block(const struct gemm_args *g, const struct tile_source *
                       .n_squares = rows_are_tall(g) ? 1 : divide_up(g->m, SQUARE),
                       .tiles = g->scratch,
                       .squares = (float *)((uint8_t *)g->scratch + job_scratch(g->k))};
-    struct job job = job_at(g, g->n0, 0, false), next = next_job(g, &job);
+    struct job jobs[2] = {job_at(g, g->n0, 0, false)}; /* this one and the next, in turn */
+    jobs[1] = next_job(g, &jobs[0]);
     fetch_first(&b);
     if (!source->in_place)
-        fill_steps(&b, &job, 0);
-    while (!job.beyond) {
-        run_job(&b, &job, &next);
-        job = next;
-        next = next_job(g, &job);
+        fill_steps(&b, &jobs[0], 0);
+    for (int i = 0; !jobs[i].beyond; i ^= 1) {
+        run_job(&b, &jobs[i], &jobs[i ^ 1]);
+        jobs[i] = next_job(g, &jobs[i ^ 1]);
     }
 }
 

@@ -47,12 +47,12 @@ int row_block(int n_rows)
 
 int column_block(const struct worker *worker, const struct matrix *matrix, int n_groups, int n_rows)
 {
-    /* Decode is bound by memory: a few items each balance the team. Prompts reuse what a worker
+    /* Decode is bound by memory: some items each balance the team. Prompts reuse what a worker
      * reads of A for all columns of its block, which should not be too few. */
     enum { FEW_COLUMNS = 128 };
     int nr = matrix->kernel->nr, panels = n_blocks(matrix->n, nr);
     int share = n_groups * panels / worker->count; /* panels of a worker */
-    int block = n_rows <= 8 ? share / 4 : share / 2 * nr < FEW_COLUMNS ? share : share / 2;
+    int block = n_rows <= 8 ? share / 8 : share / 2 * nr < FEW_COLUMNS ? share : share / 2;
     int most = MAX_COLUMN_BLOCK / nr;
     block = block < 1 ? 1 : block > most ? most : block;
     return n_blocks(panels, n_blocks(panels, block)) * nr;
