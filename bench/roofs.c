@@ -296,10 +296,15 @@ static void load_operands(const uint8_t *tiles)
 DEFINE_TILE_ROOFS(bf16, "tdpbf16ps", 32)
 DEFINE_TILE_ROOFS(int8, "tdpbssd", 64)
 
-double roofs_packed_l2(double seconds)
+double roofs_read_once(double seconds)
 {
-    return bench_rate(l2_bf16, tile_config_full, tile_release, seconds) * L2_STEPS * 2.0 * 32 * 32 *
-           32;
+    return bench_rate(read_slices, NULL, NULL, seconds) * READ_BYTES;
+}
+
+double roofs_packed_l2_once(double seconds)
+{
+    const double step_ops = 2.0 * 32 * 32 * 32;
+    return bench_rate(l2_bf16, tile_config_full, tile_release, seconds) * L2_STEPS * step_ops;
 }
 
 bool roofs_have_tiles(void)

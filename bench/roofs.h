@@ -58,9 +58,10 @@ bool roofs_have_tiles(void);
 /* Medians of some measurements of `seconds` each. */
 struct roofs roofs_measure(bool tiles, double seconds);
 
-/* One measurement of packed bf16 tiles from L2, operations per second: to be had in turn with what
- * is compared to it. */
-double roofs_packed_l2(double seconds);
+/* One measurement of a roof, to be had in turn with what is compared to it: of the streaming read,
+ * bytes per second, and of packed bf16 tiles from L2, operations per second. */
+double roofs_read_once(double seconds);
+double roofs_packed_l2_once(double seconds);
 
 void roofs_print(const struct roofs *roofs);
 

@@ -6,11 +6,11 @@
  *         for each 32 rows
  *           2 x 2 tiles of C, in registers, += A (from L2, row by row) * B (tiles)
  *
- * The tiles of a job are filled into scratch while the last rows of the job before it are multiplied,
- * in its place (steps.h). Between chunks, of which most matrices have one, the tiles of C rest in scratch, where 32 x 32 of them
- * are 4 KiB in a row: storing and loading C costs more than tiles of B from L2. Edges in rows
- * and columns are shapes of the tile configuration, so that nothing is read or written outside, and
- * short tiles take less time.
+ * The tiles of a job are filled into scratch while the last rows of the job before it are
+ * multiplied, in place of that job's tiles (steps.h). Between chunks, of which most matrices have
+ * one, the tiles of C rest in scratch, where 32 x 32 of them are 4 KiB in a row: storing and
+ * loading C costs more than tiles of B from L2. Edges in rows and columns are shapes of the tile
+ * configuration, so that nothing is read or written outside, and short tiles take less time.
  *
  * Up to 64 rows C stays in tiles over the whole of k, and a job is but a few tiles, which stay in
  * L1. With more than 32 rows these are 4 x 1 tiles of C. */
@@ -141,10 +141,10 @@ struct block {
     const struct gemm_args *g;
     const struct tile_source *source;
     struct tile_panel first_panel;
-    int n_squares;  /* of 32 rows, or a tall one */
-    uint8_t *tiles; /* of the present job, [steps, 2] */
-    float *squares; /* C between chunks, [columns / 32, n_squares, 32, 32] */
-    struct shape configured;
+    int n_squares;           /* of 32 rows, or a tall one */
+    uint8_t *tiles;          /* of the present job, [steps, panels] */
+    float *kept;             /* C between chunks, [columns / 32, n_squares, 32, 32] */
+    struct shape configured; /* what the tiles of the CPU are configured for */
 };
 
 static bool c_stays(const struct gemm_args *g) { return g->m <= TALL; }
@@ -161,8 +161,8 @@ static int chunk_k(int k)
 static struct job job_at(const struct gemm_args *g, int j, int k0, bool beyond)
 {
     int panels = divide_up(least(g->n1 - j, job_columns(g)), COLUMNS);
-    int k = c_stays(g) ? STAYING_TILES / divide_up(job_columns(g), COLUMNS) * TILE_K : chunk_k(g->k);
-    int k1 = least(k0 + k, g->k);
+    int staying_steps = STAYING_TILES / (job_columns(g) / COLUMNS);
+    int k1 = least(k0 + (c_stays(g) ? staying_steps * TILE_K : chunk_k(g->k)), g->k);
     return (struct job){j, k0, k1, panels, divide_up(k1 - k0, TILE_K), beyond};
 }
 
@@ -249,6 +249,13 @@ static void fetch_first(const struct block *b)
     }
 }
 
+/* Where square i of a job rests between chunks. */
+static float *kept_square(const struct block *b, const struct job *job, int i)
+{
+    int square = (job->j - b->g->n0) / SQUARE * b->n_squares + i;
+    return b->kept + (size_t)square * SQUARE_FLOATS;
+}
+
 static void set_shape(struct block *b, struct shape shape)
 {
     if (shape.rows != b->configured.rows || shape.columns != b->configured.columns)
@@ -322,11 +329,10 @@ static void run_job(struct block *b, const struct job *job, const struct job *ne
     for (int i = 0; i < b->n_squares; i++, row += rows, rows = SQUARE) {
         const struct shape shape = {rows, least(g->n1 - job->j, job_columns(g))};
         set_shape(b, shape);
-        float *kept = b->squares + (size_t)(column / SQUARE * b->n_squares + i) * SQUARE_FLOATS;
         if (first)
             zero_c(shape);
         else if (!stays)
-            load_c(shape, kept, SQUARE);
+            load_c(shape, kept_square(b, job, i), SQUARE);
         s.a = (const uint8_t *)g->a + (size_t)row * g->a_stride + 2 * job->k0;
         if (fills && i == b->n_squares - 1)
             run_and_fill(shape, b, &s, next);
@@ -335,7 +341,7 @@ static void run_job(struct block *b, const struct job *job, const struct job *ne
         if (last)
             store_c(shape, g->c + (size_t)row * g->ldc + column, g->ldc);
         else if (!stays)
-            store_c(shape, kept, SQUARE);
+            store_c(shape, kept_square(b, job, i), SQUARE);
     }
 }
 
@@ -354,7 +360,7 @@ static void multiply_block(const struct gemm_args *g, const struct tile_source *
                       .first_panel = source->first_panel(g),
                       .n_squares = rows_are_tall(g) ? 1 : divide_up(g->m, SQUARE),
                       .tiles = g->scratch,
-                      .squares = (float *)((uint8_t *)g->scratch + job_scratch(g->k))};
+                      .kept = (float *)((uint8_t *)g->scratch + job_scratch(g->k))};
     struct job jobs[2] = {job_at(g, g->n0, 0, false)}; /* this one and the next, in turn */
     jobs[1] = next_job(g, &jobs[0]);
     fetch_first(&b);

@@ -31,9 +31,9 @@ struct tile_fetch {
     int pause, since; /* steps of products for one of these, and those gone by */
 };
 
-/* Products of tiles of A and of B for each step of depth, TILE_K, one or two of A and two of B or up
- * to four of A and one of B. The tiles of B that a step is done with are filled again, from as many
- * other panels. */
+/* Products of tiles of A and of B for each step of depth, TILE_K: one or two of A and two of B or
+ * up to four of A and one of B. The tiles of B that a step is done with are filled again, from as
+ * many other panels. */
 struct tile_steps {
     const uint8_t *a; /* rows of A at the first k, a_stride bytes apart */
     ptrdiff_t a_stride;
@@ -43,7 +43,7 @@ struct tile_steps {
     struct tile_panel from; /* the first of the panels to fill from, which are neighbours, */
     unsigned from_k;        /* from this k on */
     uint8_t *to;            /* [steps, panels] tiles to fill, those of B */
-    struct tile_fetch *fetch;  /* of steps that fill nothing */
+    struct tile_fetch *fetch; /* of steps that fill nothing */
 };
 
 /* C, in tiles 0 1 2 3, row by row, += A * B. */

@@ -53,7 +53,7 @@ AMX_INLINE struct open_tile open_codes(uint8_t *tile, const struct tile_panel *p
 
 /* The tile_source of a type, from its first_panel_, open_ and quarter_. */
 #define DEFINE_SOURCE(type)                                                                      \
-    static void fill_##type(uint8_t *tile, const struct tile_panel *panel, unsigned k)                \
+    static void fill_##type(uint8_t *tile, const struct tile_panel *panel, unsigned k)           \
     {                                                                                            \
         fill_tile(tile, panel, k, open_##type, quarter_##type);                                  \
     }                                                                                            \
@@ -76,7 +76,8 @@ AMX_INLINE struct open_tile open_codes(uint8_t *tile, const struct tile_panel *p
     {                                                                                            \
         return codes_panel(g, BLOCK_##type);                                                     \
     }                                                                                            \
-    AMX_INLINE struct open_tile open_##type(uint8_t *tile, const struct tile_panel *panel, unsigned k) \
+    AMX_INLINE struct open_tile open_##type(uint8_t *tile, const struct tile_panel *panel,       \
+                                            unsigned k)                                          \
     {                                                                                            \
         return open_codes(tile, panel, k, bits, block_k, BLOCK_##type);                          \
     }                                                                                            \
@@ -162,7 +163,8 @@ AMX_INLINE void quarter_floats(const struct open_tile *t, int quarter, uint32_t 
                                    .step_bytes = TILE_K * PANEL_COLUMNS * (size) / 3,            \
                                    .k = g->k};                                                   \
     }                                                                                            \
-    AMX_INLINE struct open_tile open_##type(uint8_t *tile, const struct tile_panel *panel, unsigned k) \
+    AMX_INLINE struct open_tile open_##type(uint8_t *tile, const struct tile_panel *panel,       \
+                                            unsigned k)                                          \
     {                                                                                            \
         const unsigned step = k / TILE_K, weights = step / 3 * TILE_K * PANEL_COLUMNS;           \
         return (struct open_tile){.tile = tile,                                                  \

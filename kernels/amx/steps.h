@@ -24,7 +24,7 @@ AMX_INLINE void fill_tile(uint8_t *tile, const struct tile_panel *panel, unsigne
         fill_quarter(&t, i);
 }
 
-/* Into L2. */
+/* Into L2. The address may lie behind the matrix: nothing is read there. */
 AMX_INLINE void prefetch(const uint8_t *data, uintptr_t ahead, size_t bytes)
 {
     for (size_t at = 0; at < bytes; at += 64)

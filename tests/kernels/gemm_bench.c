@@ -3,9 +3,8 @@
  * each. Of a shape as large as DENSE the threads share the columns, as they do in a model; smaller
  * ones are experts, one for each thread.
  *
- * The records that read the same bytes are measured in turn, several times, packed tiles from L2
- * among them, and the other roofs just before: what is compared has had the same machine. Medians
- * count. */
+ * The records that read the same bytes are measured in turn, several times, and with them the two
+ * roofs that they are compared to: all have had the same machine. Medians count. */
 #include "tests/kernels/gemm_bench.h"
 
 #include <stdio.h>
@@ -136,11 +135,11 @@ static void *make_acts(const struct gemm_kernel *kernel, int m)
 /* ---- Measurements ---------------------------------------------------------------------------- */
 
 static void print_line(const struct gemm_kernel *kernel, const struct bench_shape *shape, int m,
-                       double rate, double packed_l2, const struct roofs *roofs)
+                       double rate, double read, double packed_l2, const struct roofs *roofs)
 {
     double ops = rate * 2.0 * m * job.n * job.k, bytes = rate * (double)job.matrix_bytes;
     printf("%-24s %5d %5d %4d %9.1f %8.2f %6.1f", kernel->name, shape->n, shape->k, m, ops * 1e-9,
-           bytes * 1e-9, 100.0 * bytes / roofs->read);
+           bytes * 1e-9, 100.0 * bytes / read);
     if (packed_l2 > 0.0)
         printf(" %7.1f %7.1f\n", 100.0 * ops / packed_l2, 100.0 * ops / roofs->bf16.alone);
     else
@@ -157,14 +156,15 @@ static bool too_slow(const struct gemm_kernel *kernel, int m)
 static void bench_rows(const struct group *group, const struct bench_shape *shape, int m,
                        const struct bench_options *options, const struct roofs *roofs)
 {
-    double rates[MAX_GROUP][REPEATS], packed_l2[REPEATS] = {0};
+    double rates[MAX_GROUP][REPEATS], read[REPEATS], packed_l2[REPEATS] = {0};
     void *acts[MAX_GROUP];
     job.m = m;
     for (int i = 0; i < group->n; i++)
         acts[i] = too_slow(group->kernels[i], m) ? NULL : make_acts(group->kernels[i], m);
     for (int r = 0; r < REPEATS; r++) {
+        read[r] = roofs_read_once(options->seconds);
         if (options->tiles)
-            packed_l2[r] = roofs_packed_l2(options->seconds);
+            packed_l2[r] = roofs_packed_l2_once(options->seconds);
         for (int i = 0; i < group->n; i++) {
             if (!acts[i])
                 continue;
@@ -174,10 +174,11 @@ static void bench_rows(const struct group *group, const struct bench_shape *shap
                 bench_rate(multiply, job.kernel->begin, job.kernel->end, options->seconds);
         }
     }
-    double roof = bench_median(packed_l2, REPEATS);
+    double read_roof = bench_median(read, REPEATS), l2_roof = bench_median(packed_l2, REPEATS);
     for (int i = 0; i < group->n; i++)
         if (acts[i])
-            print_line(group->kernels[i], shape, m, bench_median(rates[i], REPEATS), roof, roofs);
+            print_line(group->kernels[i], shape, m, bench_median(rates[i], REPEATS), read_roof,
+                       l2_roof, roofs);
     for (int i = 0; i < group->n; i++)
         free(acts[i]);
 }
