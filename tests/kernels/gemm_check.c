@@ -316,6 +316,7 @@ static void check_columns(struct report *report, const struct gemm_case *g, int 
         .c = c + n0,
         .ldc = g->ldc,
         .scratch = g->scratch,
+        .next = m % 2 ? g->packed : NULL, /* only fetched */
     };
     memset(g->c, 0xff, ((size_t)(g->m_max - 1) * g->ldc + (size_t)g->n) * sizeof(float));
     if (g->kernel->begin)
