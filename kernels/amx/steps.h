@@ -55,17 +55,20 @@ AMX_INLINE void fill_after(int product, int products, struct open_tile tiles[2],
                            const struct tile_steps *s, int step, int panels, open_tile_fn *open,
                            quarter_fn *fill_quarter)
 {
-    const int n = panels * QUARTERS;
+    const int all = panels * QUARTERS;
+    const int first = product * all / products, end = (product + 1) * all / products;
 #pragma GCC unroll 4
-    for (int i = product * n / products; i < (product + 1) * n / products; i++) {
-        const int panel = i / QUARTERS;
-        if (i % QUARTERS == 0) {
+    for (int i = 0; i < QUARTERS; i++) {
+        const int quarter = (first + i) % QUARTERS, panel = (first + i) / QUARTERS;
+        if (first + i >= end)
+            continue;
+        if (quarter == 0) {
             struct tile_panel from = s->from;
             from.weights += panel ? from.stride : 0;
             tiles[panel] = open(s->to + (panels * step + panel) * TILE_BYTES, &from,
                                 s->from_k + (unsigned)step * TILE_K);
         }
-        fill_quarter(&tiles[panel], i % QUARTERS);
+        fill_quarter(&tiles[panel], quarter);
     }
 }
 
