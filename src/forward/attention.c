@@ -181,15 +181,16 @@ static void attend_split(struct forward *f, struct worker *worker, int index, in
         merge_splits(f, head, n_splits);
 }
 
-/* Rotation, cache and attention in one phase; every worker quantizes the result for itself. */
+/* Rotation, cache and attention in one phase, at whose end `next` is fetched; every worker quantizes
+ * the result for itself. */
 static const struct acts *attend_token(struct forward *f, struct worker *worker, int index,
-                                       unsigned formats)
+                                       unsigned formats, struct fetch next)
 {
     int n_splits = split_count(f, worker), width = (int)(f->params->n_head * f->params->d_v);
     int n_items = (int)f->params->n_head_kv * n_splits;
     for (int item = team_take(worker); item < n_items; item = team_take(worker))
         attend_split(f, worker, index, item / n_splits, item % n_splits, n_splits);
-    end_phase(f, worker, PHASE_ATTENTION);
+    end_phase_fetching(f, worker, PHASE_ATTENTION, &next, 1);
     const struct acts *acts = &f->scratch[worker->index].attn_acts;
     struct acts_source source = {f->attn, (size_t)width, 0, 1, width, 0, width};
     acts_write(f, acts, formats, &source);
@@ -320,9 +321,10 @@ void attention_block(struct forward *f, struct worker *worker, int index)
         {&layer->k, 0, a, 0, f->n_tokens, f->k, (size_t)layer->k.n, NULL},
         {&layer->v, 0, a, 0, f->n_tokens, f->v, (size_t)layer->v.n, NULL},
     };
-    products_run(f, worker, PHASE_QKV, products, 3, fetch_rows(f, worker, &layer->attn_output));
+    struct fetch output = fetch_rows(f, worker, &layer->attn_output);
+    output = products_run(f, worker, PHASE_QKV, products, 3, output);
     formats = block_formats(&layer->attn_output, f->n_tokens, rows);
-    const struct acts *heads = f->n_tokens == 1 ? attend_token(f, worker, index, formats)
+    const struct acts *heads = f->n_tokens == 1 ? attend_token(f, worker, index, formats, output)
                                                 : attend_tokens(f, worker, index, formats);
     product_add_to_x(f, worker, PHASE_ATTN_OUTPUT, &layer->attn_output, heads,
                      fetch_ffn(f, worker, layer));

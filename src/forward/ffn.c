@@ -61,7 +61,8 @@ void dense_ffn_block(struct forward *f, struct worker *worker, const struct laye
     int block = gate_up_block(worker, &ffn->gate, n_blocks(f->n_tokens, rows), f->n_tokens);
     struct fetch down = fetch_rows(f, worker, &ffn->down);
     struct columns columns;
-    for (struct walk walk = walk_rows(f, worker); walk_next_part(&walk);) {
+    int n_items = n_blocks(ffn->gate.n, block);
+    for (struct walk walk = walk_rows(f, worker, n_items); walk_next_part(&walk);) {
         for (int i = 0; i < f->n_tokens; i += rows) {
             int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
             struct ffn_rows own = {ffn, 0, a, i, m, &f->ffn_acts, i};

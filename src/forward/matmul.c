@@ -68,19 +68,28 @@ struct walk walk_start(struct worker *worker)
     return walk;
 }
 
-struct walk walk_deal(struct worker *worker)
+/* Items of a worker: three of four, so that the last ones balance the team. */
+static int dealt_items(const struct worker *worker, int n_items)
+{
+    int n = 3 * n_items / (4 * worker->count);
+    return n > 1 ? n : 1;
+}
+
+struct walk walk_deal(struct worker *worker, int n_items)
 {
     struct walk walk = walk_start(worker);
     if (team_nodes(worker) == 1) {
-        walk.of[0].item = worker->index;
-        walk.n_dealt = worker->count;
+        int n = dealt_items(worker, n_items);
+        walk.own = worker->index * n;
+        walk.own_end = walk.own + n;
+        walk.n_dealt = worker->count * n;
     }
     return walk;
 }
 
-struct walk walk_rows(const struct forward *f, struct worker *worker)
+struct walk walk_rows(const struct forward *f, struct worker *worker, int n_items)
 {
-    return f->n_tokens <= FEW_TOKENS ? walk_deal(worker) : walk_start(worker);
+    return f->n_tokens <= FEW_TOKENS ? walk_deal(worker, n_items) : walk_start(worker);
 }
 
 void walk_again(struct walk *walk)
@@ -105,7 +114,9 @@ bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct
     const struct matrix_part *part = &matrix->parts[walk->part];
     int count = n_blocks(part->n1 - part->n0, block);
     int *item = &walk->of[walk->part].item, *first = &walk->of[walk->part].first;
-    if (*item < 0)
+    if (*item < 0 && walk->own < walk->own_end)
+        *item = walk->own++;
+    else if (*item < 0)
         *item = walk->n_dealt + team_take_from(walk->worker, walk->part);
     if (*item >= *first + count) { /* of a later group */
         *first += count;
@@ -130,7 +141,8 @@ static const uint8_t *columns_at(const struct matrix *matrix, int expert, int pa
 struct fetch fetch_dealt(const struct worker *worker, const struct matrix *matrix, int expert,
                          int block)
 {
-    int n0 = worker->index * block, n1 = n0 + block < matrix->n ? n0 + block : matrix->n;
+    int width = block * dealt_items(worker, n_blocks(matrix->n, block));
+    int n0 = worker->index * width, n1 = n0 + width < matrix->n ? n0 + width : matrix->n;
     if (team_nodes(worker) > 1 || n0 >= n1 || !matrix->kernel->pack)
         return (struct fetch){NULL, 0};
     const uint8_t *begin = columns_at(matrix, expert, 0, n0);
@@ -154,19 +166,20 @@ struct fetch fetch_rows(const struct forward *f, const struct worker *worker,
 
 /* Until the others have come; then the products themselves fetch. */
 void end_phase_fetching(struct forward *f, struct worker *worker, enum phase phase,
-                        const struct fetch *next, int n)
+                        struct fetch *next, int n)
 {
-    enum { LINE = 64, LINES_PER_LOOK = 16, MOST = 256 << 10 /* a fraction of L2 */ };
+    enum { LINE = 64, SOME = 16 * LINE, MOST = 256 << 10 /* a fraction of L2 */ };
     mark_phase(f, worker, phase);
     uint32_t arrival = team_arrive(worker);
     size_t left = MOST;
     for (int i = 0; i < n; i++)
-        for (size_t at = 0; at < next[i].bytes && left > 0; at += LINE, left -= LINE) {
-            if (at / LINE % LINES_PER_LOOK == 0 && team_passed(worker, arrival)) {
-                left = 0;
-                break;
-            }
-            __builtin_prefetch(next[i].data + at, 0, 2);
+        while (next[i].bytes > 0 && left > 0) {
+            size_t some = next[i].bytes < SOME ? next[i].bytes : SOME;
+            for (size_t at = 0; at < some; at += LINE)
+                __builtin_prefetch(next[i].data + at, 0, 2);
+            next[i].data += some;
+            next[i].bytes -= some;
+            left = team_passed(worker, arrival) ? 0 : left - SOME;
         }
     team_wait(worker, arrival);
     mark_waited(f, worker, phase);
@@ -218,11 +231,19 @@ void product_rows(const struct forward *f, const struct worker *worker,
     }
 }
 
-void products_run(struct forward *f, struct worker *worker, enum phase phase,
-                  const struct product *products, int n_products, struct fetch next)
+/* Items of a matrix, of which there is a group for each block of rows. */
+static int item_count(const struct worker *worker, const struct matrix *matrix, int n_rows)
+{
+    int n_groups = n_blocks(n_rows, row_block(n_rows));
+    return n_blocks(matrix->n, column_block(worker, matrix, n_groups, n_rows));
+}
+
+struct fetch products_run(struct forward *f, struct worker *worker, enum phase phase,
+                          const struct product *products, int n_products, struct fetch next)
 {
     struct columns columns;
-    for (struct walk walk = walk_rows(f, worker); walk_next_part(&walk);) {
+    int n_items = item_count(worker, products[0].matrix, products[0].m);
+    for (struct walk walk = walk_rows(f, worker, n_items); walk_next_part(&walk);) {
         for (int p = 0; p < n_products; p++) {
             int m = products[p].m, rows = row_block(m);
             int block = column_block(worker, products[p].matrix, n_blocks(m, rows), m);
@@ -238,6 +259,7 @@ void products_run(struct forward *f, struct worker *worker, enum phase phase,
         }
     }
     end_phase_fetching(f, worker, phase, &next, 1);
+    return next;
 }
 
 void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase,
@@ -247,7 +269,8 @@ void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase
     int block = column_block(worker, matrix, n_blocks(f->n_tokens, rows), f->n_tokens);
     float *tile = f->scratch[worker->index].tile;
     struct columns columns;
-    for (struct walk walk = walk_rows(f, worker); walk_next_part(&walk);) {
+    int n_items = n_blocks(matrix->n, block);
+    for (struct walk walk = walk_rows(f, worker, n_items); walk_next_part(&walk);) {
         for (int i = 0; i < f->n_tokens; i += rows) {
             int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
             struct product product = {matrix, 0, a, i, m, tile, TILE_STRIDE, NULL};

@@ -420,7 +420,9 @@ static void few_tokens(struct forward *f, struct worker *worker, const struct la
     int block = gate_up_block(worker, &layer->ffn.gate, routing->n_active, f->n_tokens);
     struct ffn_rows shared = shared_rows(f, layer, a, 0, f->n_tokens);
     struct columns columns;
-    for (struct walk walk = walk_deal(worker); walk_next_part(&walk);) {
+    int n_items = has_shared ? n_blocks(layer->shared.gate.n, shared_block(f, worker, layer))
+                             : routing->n_active * n_blocks(layer->ffn.gate.n, block);
+    for (struct walk walk = walk_deal(worker, n_items); walk_next_part(&walk);) {
         while (has_shared &&
                walk_take(&walk, &layer->shared.gate, shared_block(f, worker, layer), &columns))
             gate_up_columns(f, worker, &shared, &columns);
@@ -431,7 +433,8 @@ static void few_tokens(struct forward *f, struct worker *worker, const struct la
     block = column_block(worker, &layer->ffn.down, 1, f->n_tokens);
     int n_fetched = fetch_down(f, worker, &layer->ffn.down, routing, block, down, FETCHED);
     end_phase_fetching(f, worker, PHASE_GATE_UP, down, n_fetched);
-    for (struct walk walk = walk_deal(worker); walk_next_part(&walk);)
+    n_items = n_blocks(layer->ffn.down.n, block);
+    for (struct walk walk = walk_deal(worker, n_items); walk_next_part(&walk);)
         while (walk_take(&walk, &layer->ffn.down, block, &columns)) {
             if (has_shared)
                 shared_down(f, worker, layer, 0, f->n_tokens, &columns);

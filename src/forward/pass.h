@@ -150,9 +150,10 @@ struct fetch {
     size_t bytes;
 };
 
-/* The same, fetching meanwhile what comes next into the worker's cache: [n] ranges. */
+/* The same, fetching meanwhile what comes next into the worker's cache: [n] ranges, of which remains
+ * what was not fetched. */
 void end_phase_fetching(struct forward *f, struct worker *worker, enum phase phase,
-                        const struct fetch *next, int n);
+                        struct fetch *next, int n);
 
 /* ---- matmul.c ---- */
 
@@ -194,11 +195,13 @@ struct product {
  * run sits on. Where the items of further groups wait for those before them, they make a walk of
  * their own, that goes on (walk_again) where the queues stand.
  *
- * On one node the first items can be dealt to the workers by their numbers (walk_deal): so each
- * knows before the phase what it will read first. */
+ * On one node most items of the first group can be dealt to the workers by their numbers, in runs
+ * (walk_deal): so each knows before the phase what it will read first, reads it from end to end, and
+ * has in its cache from token to token what fits there. */
 struct walk {
     struct worker *worker;
-    int step, part, n_dealt;
+    int step, part;
+    int own, own_end, n_dealt; /* items dealt to this worker that are left; dealt to all */
     struct {
         int item, first; /* the item at hand and the first one of the group; item < 0: none taken */
     } of[NODES_MAX];
@@ -210,9 +213,10 @@ struct columns {
 };
 
 struct walk walk_start(struct worker *worker);
-struct walk walk_deal(struct worker *worker);
+/* n_items are in the first group. */
+struct walk walk_deal(struct worker *worker, int n_items);
 /* Dealt where the batch has few tokens. */
-struct walk walk_rows(const struct forward *f, struct worker *worker);
+struct walk walk_rows(const struct forward *f, struct worker *worker, int n_items);
 bool walk_next_part(struct walk *walk);
 void walk_again(struct walk *walk);
 bool walk_take(struct walk *walk, const struct matrix *matrix, int block, struct columns *columns);
@@ -242,9 +246,10 @@ void product_rows(const struct forward *f, const struct worker *worker,
 void product_columns(const struct forward *f, const struct worker *worker,
                      const struct product *product, const struct columns *columns);
 
-/* All products of a list, as one phase of work items; `next` is fetched at its end. */
-void products_run(struct forward *f, struct worker *worker, enum phase phase,
-                  const struct product *products, int n_products, struct fetch next);
+/* All products of a list, as one phase of work items; `next` is fetched at its end. Returns what is
+ * left of it. */
+struct fetch products_run(struct forward *f, struct worker *worker, enum phase phase,
+                          const struct product *products, int n_products, struct fetch next);
 
 /* x += A W^T over the whole batch, as one phase; `next` is fetched at its end. */
 void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase,
