@@ -269,7 +269,8 @@ int forward_create(const struct plan *plan, const struct weights *weights, int n
         return status;
     struct forward *f = *out;
     f->weights = weights;
-    f->memory = mem_alloc(f->scratch_bytes, 1);
+    f->memory = weights->huge_pages ? mem_alloc_huge(f->scratch_bytes)
+                                    : mem_alloc(f->scratch_bytes, 1);
     if (!f->memory) {
         status = error_set(error, TSR_ENOMEM,
                            "out of memory: %zu MiB of buffers for batches of %d: use a smaller -b",

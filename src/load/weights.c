@@ -218,6 +218,7 @@ int weights_load(const struct plan *plan, struct team *team, const struct load_s
     if (!weights)
         return error_set(error, TSR_ENOMEM, "out of memory");
     int status = 0;
+    weights->huge_pages = !settings->memory.no_huge_pages;
     weights->layers = mem_alloc(plan->model->params.n_layer, sizeof *weights->layers);
     weights->vectors = mem_alloc(plan->vector_bytes, 1);
     if (!weights->layers || !weights->vectors)

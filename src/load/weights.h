@@ -59,6 +59,7 @@ struct weights {
     int min_rows[BLOCK_ID_COUNT];         /* of gemm_kernel, or as calibrated */
     struct arena arenas[POOL_COUNT][NODES_MAX];
     bool mapped_cache; /* the arenas are a file's */
+    bool huge_pages;   /* may be asked for, for the buffers of those who read the weights, too */
     float *vectors;
 };
 
