@@ -3,19 +3,21 @@
  *
  *   for each block of MAX_KEYS keys: keys and values become tiles in scratch
  *     for each block of 32 query rows
- *       for each unit of 32 keys
- *         scores   S = Q K^T    [32, 32], tiles
+ *       for each unit of 64 keys
+ *         scores   S = Q K^T    [32, 64], tiles
  *         weights  P = 2^(S - base), cut to bf16, vectors
  *       values   out += P V   [32, d_v], tiles
  *
- * While vectors have the weights of a unit, tiles have the scores of the next one and the values of
- * the block of rows before: little but keys and values comes from beyond L1.
+ * While vectors have the weights of a unit, a row after each product, tiles have some columns of
+ * the values of the block of rows before, and then the scores of the next unit, in place of those
+ * that are weighed: as little as can be comes from beyond L1, which stores above all have to hit for
+ * both to go on at the same time.
  *
  * A row's base is near the largest of its scores, not equal to it: as long as none is above it by
  * more than HEADROOM nothing has to be scaled, and units need not wait for each other's maxima.
  *
- * Queries are scaled by log2(e) too, so that weights are powers of two. The two k that share a lane
- * of a tile are 16 apart in all operands, which makes their pairs without shuffles. */
+ * Queries are scaled by log2(e) too, so that weights are powers of two. The two k of queries and
+ * keys that share a lane of a tile are 16 apart, which makes their pairs without shuffles. */
 #include "kernels/amx/attention.h"
 
 #include <stdbool.h>
@@ -28,18 +30,23 @@ enum {
     MAX_ROWS = 512, /* query rows taken at once */
     MAX_KEYS = 256, /* keys of a block */
     MAX_BLOCKS = MAX_ROWS / BLOCK_SIDE,
-    UNIT = BLOCK_SIDE, /* keys of a unit */
+    HALF = BLOCK_SIDE, /* keys of a half of a unit */
+    UNIT = 2 * HALF,
     WEIGHT_STRIDE = 2 * MAX_KEYS + 64, /* bytes, an odd number of cache lines: see act_row_bytes */
 };
 
 /* The binary logarithm of the largest weight; the base of rows that have seen no score yet. */
 static const float HEADROOM = 8.0f, NO_BASE = -0x1p120f;
 
+/* Weights are kept times 2^-72: 6 bits of an exponent reach from the largest down to 0. */
+static const float WEIGHT_BIAS = 127.0f - 72.0f, WEIGHT_UNIT = 0x1p72f;
+
 /* Up to MAX_ROWS query rows and a block of keys, in the caller's scratch memory. */
 struct pass {
     const struct attn_args *args;
     int first, count;  /* rows [first, first + count) of the arguments */
     int n_blocks;      /* of BLOCK_SIDE rows */
+    int end;           /* one past the last key that any of them sees */
     int key0, n_keys;  /* the block of keys */
     int k_steps;       /* d_k in tiles of BLOCK_STEP */
     int width;         /* d_v rounded up to BLOCK_SIDE */
@@ -48,7 +55,7 @@ struct pass {
     uint8_t *q;          /* bf16 [MAX_ROWS, k_steps * BLOCK_STEP] */
     uint8_t *k_tiles;    /* [MAX_KEYS / 16][k_steps] tiles of 16 keys */
     uint8_t *v_tiles;    /* [width / 16][MAX_KEYS / BLOCK_STEP] tiles of 16 columns */
-    float *scores[2];    /* [BLOCK_SIDE, UNIT], of units in turn */
+    float *scores[2];    /* [BLOCK_SIDE, HALF] of the unit at hand, then of the next */
     uint8_t *weights[2]; /* bf16 [BLOCK_SIDE, MAX_KEYS], of blocks of rows in turn */
     float *out;          /* [MAX_ROWS, width] */
     float *base;         /* [MAX_ROWS] whole numbers */
@@ -56,12 +63,12 @@ struct pass {
     /* Of the keys of the block, for each block of rows: units that any of them sees, keys that all
      * of them see, and which buffer has its weights: the other one than before, where any are seen. */
     int n_units[MAX_BLOCKS], n_open[MAX_BLOCKS], turn[MAX_BLOCKS];
+    int n_units_all;
 };
 
 /* UNIT keys for a block of rows. */
 struct unit {
     int block, index; /* of rows; of the block of keys */
-    int turn;         /* which buffer has its scores */
 };
 
 /* Lays the buffers out; returns the bytes that they take. */
@@ -76,7 +83,7 @@ static size_t lay_out(struct pass *p, void *scratch, int d_k, int d_v)
     p->k_tiles = attn_take(scratch, &used, (size_t)(MAX_KEYS / 16 * p->k_steps) * TILE_BYTES);
     p->v_tiles = attn_take(scratch, &used, (size_t)(MAX_KEYS * p->width) * 2);
     for (int i = 0; i < 2; i++) {
-        p->scores[i] = attn_take(scratch, &used, BLOCK_SIDE * UNIT * sizeof(float));
+        p->scores[i] = attn_take(scratch, &used, BLOCK_SIDE * HALF * sizeof(float));
         p->weights[i] = attn_take(scratch, &used, BLOCK_SIDE * WEIGHT_STRIDE);
     }
     p->out = attn_take(scratch, &used, MAX_ROWS * p->out_stride * sizeof(float));
@@ -97,8 +104,8 @@ static void write_queries(struct pass *p)
         uint8_t *to = p->q + (size_t)row * p->q_stride;
         for (int k = 0; k < args->d_k; k += BLOCK_STEP)
             for (int i = k; i < k + 16; i += VEC) {
-                vec x = attn_load_padded(from, BLOCK_F32, i, args->d_k - i);
-                vec y = attn_load_padded(from, BLOCK_F32, i + 16, args->d_k - i - 16);
+                vec x = attn_load_padded(from, BLOCK_F32, i, args->d_k - i, scale);
+                vec y = attn_load_padded(from, BLOCK_F32, i + 16, args->d_k - i - 16, scale);
                 vi_store(to + 2 * k + 4 * (i - k), vf_pack_bf16(scale * x, scale * y));
             }
     }
@@ -117,7 +124,7 @@ static ALWAYS_INLINE void write_key_tiles(const struct pass *p, enum block_id ty
 {
     const struct attn_args *args = p->args;
     uint8_t *tile = p->k_tiles;
-    for (int key = 0; key < attn_round_up(p->n_keys, BLOCK_SIDE); key += 16) {
+    for (int key = 0; key < attn_round_up(p->n_keys, UNIT); key += 16) {
         const void *keys[16];
         int k = 0;
         for (int j = 0; j < 16; j++)
@@ -131,20 +138,42 @@ static ALWAYS_INLINE void write_key_tiles(const struct pass *p, enum block_id ty
     }
 }
 
-/* A tile of 32 keys: row r holds 16 columns of keys r and r + 16. */
+/* The first of the two keys of pair r of 32, as vw_pack puts the weights of 16 beside those of the
+ * 16 after them. */
+static int pair_key(int r)
+{
+    return r / 4 * 4 + r / 2 % 2 * 16 + r % 2 * 2;
+}
+
+/* A tile of 32 keys: row r holds 16 columns of pair r. */
 static ALWAYS_INLINE void write_value_tiles(const struct pass *p, enum block_id type)
 {
     const struct attn_args *args = p->args;
-    for (int key = 0; key < attn_round_up(p->n_keys, BLOCK_STEP); key += BLOCK_STEP)
+    const int panel = MAX_KEYS / BLOCK_STEP * TILE_BYTES;
+    for (int key = 0; key < attn_round_up(p->n_keys, UNIT); key += BLOCK_STEP)
         for (int r = 0; r < 16; r++) {
-            const void *first = cache_row(p, args->v, args->v_stride, key + r);
-            const void *second = cache_row(p, args->v, args->v_stride, key + r + 16);
+            int pair = key + pair_key(r);
+            const void *first = cache_row(p, args->v, args->v_stride, pair);
+            const void *second = cache_row(p, args->v, args->v_stride, pair + 1);
             uint8_t *to = p->v_tiles + key / BLOCK_STEP * TILE_BYTES + TILE_ROW_BYTES * r;
-            for (int i = 0; i < p->width; i += VEC)
-                vi_store(to + i / 16 * (MAX_KEYS / BLOCK_STEP) * TILE_BYTES + 4 * (i % 16),
-                         attn_pack_pairs(attn_load_padded(first, type, i, args->d_v - i),
-                                         attn_load_padded(second, type, i, args->d_v - i), type));
+            attn_write_value_row(to, panel, type, first, second, args->d_v);
         }
+}
+
+/* Asks for the share of the i-th of n units of the keys and values of the block to come. */
+static void fetch_ahead(const struct pass *p, int i, int n)
+{
+    const struct attn_args *args = p->args;
+    const int next = p->key0 + MAX_KEYS, left = p->end - next;
+    const int count = left < 0 ? 0 : left < MAX_KEYS ? left : MAX_KEYS;
+    for (int key = next + count * i / n; key < next + count * (i + 1) / n; key++) {
+        const char *k = (const char *)args->k + (size_t)key * args->k_stride;
+        const char *v = (const char *)args->v + (size_t)key * args->v_stride;
+        for (size_t at = 0; at < args->k_stride; at += 64)
+            _mm_prefetch(k + at, _MM_HINT_T1);
+        for (size_t at = 0; at < args->v_stride; at += 64)
+            _mm_prefetch(v + at, _MM_HINT_T1);
+    }
 }
 
 static void write_tiles(const struct pass *p)
@@ -183,6 +212,7 @@ static int visible_keys(const struct pass *p, int row)
 static void count_units(struct pass *p)
 {
     int n_seeing = 0;
+    p->n_units_all = 0;
     for (int block = 0; block < p->n_blocks; block++) {
         int most = 0, least = MAX_KEYS;
         for (int row = block * BLOCK_SIDE; row < (block + 1) * BLOCK_SIDE; row++) {
@@ -191,6 +221,7 @@ static void count_units(struct pass *p)
             least = count < least ? count : least;
         }
         p->n_units[block] = attn_round_up(most, UNIT) / UNIT;
+        p->n_units_all += p->n_units[block];
         p->n_open[block] = least;
         p->turn[block] = n_seeing % 2;
         n_seeing += most > 0;
@@ -199,16 +230,16 @@ static void count_units(struct pass *p)
 
 /* ---- Scores and values ----------------------------------------------------------------------- */
 
-static struct tile_block scores_of(const struct pass *p, const struct unit *unit)
+static struct tile_block scores_of(const struct pass *p, const struct unit *unit, int half)
 {
-    const uint8_t *tiles = p->k_tiles + 2 * unit->index * p->k_steps * TILE_BYTES;
+    const uint8_t *tiles = p->k_tiles + 2 * (2 * unit->index + half) * p->k_steps * TILE_BYTES;
     return (struct tile_block){
         .a = p->q + (size_t)(unit->block * BLOCK_SIDE) * p->q_stride,
         .a_stride = (ptrdiff_t)p->q_stride,
         .b = {tiles, tiles + p->k_steps * TILE_BYTES},
         .steps = p->k_steps,
-        .c = p->scores[unit->turn],
-        .ldc = UNIT,
+        .c = p->scores[half],
+        .ldc = HALF,
     };
 }
 
@@ -228,19 +259,21 @@ static struct tile_block values_of(const struct pass *p, int block, int column)
     };
 }
 
-/* What tiles do while vectors have the weights of a unit: the scores of the next one, then some
- * columns of the values of the block of rows before. */
+/* What tiles do while vectors have the weights of a unit: some columns of the values of the block
+ * of rows before, then the scores of the next unit. None of these are stored before the first half of
+ * the steps is over, during which vectors need the first half of the scores that they replace. */
 struct tile_work {
+    int before, column, end; /* block; columns in BLOCK_SIDE, none where `column` is `end` */
     struct unit next;
     bool has_next;
-    int before, column, end;   /* block; columns in BLOCK_SIDE, none where `column` is `end` */
+    int half;                  /* whose scores come next */
     struct tile_block product; /* the one at hand, and its step */
     int step;
 };
 
 static int count_steps(const struct pass *p, const struct tile_work *work)
 {
-    int steps = work->has_next ? p->k_steps : 0;
+    int steps = work->has_next ? 2 * p->k_steps : 0;
     if (work->column < work->end)
         steps += (work->end - work->column) * p->n_units[work->before] * UNIT / BLOCK_STEP;
     return steps;
@@ -250,9 +283,8 @@ static ALWAYS_INLINE void begin_step(const struct pass *p, struct tile_work *wor
 {
     if (work->step > 0)
         return;
-    work->product = work->has_next ? scores_of(p, &work->next)
-                                   : values_of(p, work->before, work->column++);
-    work->has_next = false;
+    work->product = work->column < work->end ? values_of(p, work->before, work->column++)
+                                             : scores_of(p, &work->next, work->half++);
     block_load_c(&work->product);
 }
 
@@ -266,29 +298,35 @@ static ALWAYS_INLINE void end_step(struct tile_work *work)
 
 /* ---- Weights --------------------------------------------------------------------------------- */
 
-/* Hides what the rows of a block do not see of a unit. */
-static void hide_keys(const struct pass *p, const struct unit *unit)
+/* Keys of the block before a half of a unit. */
+static int first_key(const struct unit *unit, int half)
 {
-    float *scores = p->scores[unit->turn];
-    for (int row = 0; row < BLOCK_SIDE; row++, scores += UNIT) {
-        int count = visible_keys(p, unit->block * BLOCK_SIDE + row) - unit->index * UNIT;
-        for (int i = 0; count < UNIT && i < UNIT; i += VEC) {
+    return unit->index * UNIT + half * HALF;
+}
+
+/* Hides what the rows of a block do not see of half a unit. */
+static void hide_keys(const struct pass *p, const struct unit *unit, int half)
+{
+    float *scores = p->scores[half];
+    for (int row = 0; row < BLOCK_SIDE; row++, scores += HALF) {
+        int count = visible_keys(p, unit->block * BLOCK_SIDE + row) - first_key(unit, half);
+        for (int i = 0; count < HALF && i < HALF; i += VEC) {
             size_t n = count <= i ? 0 : count - i < VEC ? (size_t)(count - i) : VEC;
             vec_store(scores + i, vec_first_n(vec_load(scores + i), vec_set1(-INFINITY), n));
         }
     }
 }
 
-static ALWAYS_INLINE vec largest(const float *scores)
+/* The larger lanes; those of `most` where a score is NaN. */
+static ALWAYS_INLINE vec largest(vec most, const float *scores, float base)
 {
-    vec most = vec_load(scores);
-    for (int i = VEC; i < UNIT; i += VEC)
-        most = vec_max(most, vec_load(scores + i));
+    for (int i = 0; i < HALF; i += VEC)
+        most = vec_max(vec_load(scores + i) - vec_set1(base), most);
     return most;
 }
 
 /* A new base of a row, to which all that it has so far is scaled: by a power of two, exactly. */
-static void raise_base(struct pass *p, const struct unit *unit, int row, float base)
+static void raise_base(struct pass *p, const struct unit *unit, int half, int row, float base)
 {
     int index = unit->block * BLOCK_SIDE + row;
     vec keep = vec_set1(exp2f(p->base[index] - base));
@@ -297,7 +335,7 @@ static void raise_base(struct pass *p, const struct unit *unit, int row, float b
     for (int i = 0; i < p->width; i += VEC)
         vec_store(out + i, vec_load(out + i) * keep);
     vec_store(sum, vec_load(sum) * keep);
-    for (int i = 0; i < 2 * unit->index * UNIT; i += 4 * VEC) {
+    for (int i = 0; i < 2 * first_key(unit, half); i += 4 * VEC) {
         vec_i32 pairs = vi_load(weights + i);
         vec x = vf_of_bits(vi_shl(pairs, 16)) * keep, y = vf_of_bits(pairs) * keep;
         vi_store(weights + i, vi_upper_words(vf_bits(x), vf_bits(y)));
@@ -306,17 +344,36 @@ static void raise_base(struct pass *p, const struct unit *unit, int row, float b
 }
 
 /* For rows that have a score too far above their base. */
-static void raise_bases(struct pass *p, const struct unit *unit)
+static void raise_bases(struct pass *p, const struct unit *unit, int half)
 {
-    const float *scores = p->scores[unit->turn], *base = p->base + unit->block * BLOCK_SIDE;
-    for (int row = 0; row < BLOCK_SIDE; row++, scores += UNIT) {
-        vec most = largest(scores);
-        if (vec_any_greater(most, vec_set1(base[row] + HEADROOM)))
-            raise_base(p, unit, row, ceilf(vec_max_lane(most)));
-    }
+    enum { CHAINS = 4 }; /* that do not wait for each other */
+    const float *scores = p->scores[half], *base = p->base + unit->block * BLOCK_SIDE;
+    const vec least = vec_set1(-INFINITY), limit = vec_set1(HEADROOM);
+    vec most[CHAINS] = {least, least, least, least};
+    for (int row = 0; row < BLOCK_SIDE; row += CHAINS)
+        for (int i = 0; i < CHAINS; i++)
+            most[i] = largest(most[i], scores + (row + i) * HALF, base[row + i]);
+    most[0] = vec_max(vec_max(most[0], most[1]), vec_max(most[2], most[3]));
+    if (!vec_any_greater(most[0], limit))
+        return;
+    for (int row = 0; row < BLOCK_SIDE; row++, scores += HALF)
+        if (vec_any_greater(largest(least, scores, base[row]), limit))
+            raise_base(p, unit, half, row, ceilf(vec_max_lane(largest(least, scores, 0.0f))));
 }
 
-/* Where the weights of a unit come from and go to, from a row on. */
+/* bf16 of 2^x for words of x * 1024, the bias of exponents in it; 0 stays 0. The bits of such a word
+ * are an exponent of 6 and a fraction f of 10, which stands for 1 + f where 2^f should be. What that
+ * is too large by is f (1 - f) times nearly a line, from 1 - ln 2 at 0 to 2 ln 2 - 1 at 1: its
+ * constants are times 1024, and such that with the bits that are cut off the error is least. */
+static ALWAYS_INLINE vec_i32 powers_of_two(vec_i32 words)
+{
+    vec_i32 f = vw_shl(words, 6), rest = vi_xor(f, vw_set1(0xffff)); /* times 65536 */
+    vec_i32 line = vw_add(vw_mul_high(f, vw_set1(92)), vw_set1(306));
+    vec_i32 excess = vw_mul_high(vw_mul_high(f, rest), line);
+    return vw_shr(vw_sub(words, excess), 3);
+}
+
+/* Where the weights of half a unit come from and go to, from a row on. */
 struct weighing {
     const float *scores, *base;
     float *sum;
@@ -325,16 +382,17 @@ struct weighing {
 
 static ALWAYS_INLINE void weigh_row(struct weighing *w)
 {
+    const vec scale = vec_set1(1024.0f), bias = vec_set1(1024.0f * WEIGHT_BIAS);
     vec base = vec_set1(*w->base), sum = vec_load(w->sum);
-    for (int i = 0; i < UNIT / 2; i += VEC) {
-        vec x = attn_power_of_two(vec_load(w->scores + i) - base);
-        vec y = attn_power_of_two(vec_load(w->scores + UNIT / 2 + i) - base);
-        vec_i32 pairs = vi_upper_words(vf_bits(x), vf_bits(y));
+    for (int i = 0; i < HALF / 2; i += VEC) {
+        vec_i32 x = vf_to_i32(vec_fma(vec_load(w->scores + i) - base, scale, bias));
+        vec_i32 y = vf_to_i32(vec_fma(vec_load(w->scores + HALF / 2 + i) - base, scale, bias));
+        vec_i32 pairs = powers_of_two(vw_pack(x, y));
         vi_store(w->weights + 4 * i, pairs);
         sum = vf_add_bf16(sum, pairs);
     }
     vec_store(w->sum, sum);
-    w->scores += UNIT;
+    w->scores += HALF;
     w->base++;
     w->sum += VEC;
     w->weights += WEIGHT_STRIDE;
@@ -342,42 +400,40 @@ static ALWAYS_INLINE void weigh_row(struct weighing *w)
 
 /* ---- Blocks of rows -------------------------------------------------------------------------- */
 
-/* A step of the tiles' work, with a row of weights after each part of it where there is a `w`. */
-static ALWAYS_INLINE void run_step(const struct pass *p, struct tile_work *work, struct weighing *w)
+/* The weights of half a unit whose scores are there, and so many steps of the tiles' work, with
+ * rows of weights evenly after the parts of these. */
+static void run_half(struct pass *p, const struct unit *unit, int half, struct tile_work *works,
+                     int n_steps)
 {
-    begin_step(p, work);
-    for (int part = 0; part < BLOCK_PARTS; part++) {
-        block_part(&work->product, work->step, part);
-        if (w)
-            weigh_row(w);
-    }
-    end_step(work);
-}
-
-/* The weights of a unit whose scores are there. */
-static void run_unit(struct pass *p, const struct unit *unit, struct tile_work *work)
-{
+    struct tile_work work = *works; /* in registers, between memory that instructions write */
     struct weighing w = {
-        .scores = p->scores[unit->turn],
+        .scores = p->scores[half],
         .base = p->base + unit->block * BLOCK_SIDE,
         .sum = p->sum + unit->block * BLOCK_SIDE * VEC,
-        .weights = p->weights[p->turn[unit->block]] + 2 * unit->index * UNIT,
+        .weights = p->weights[p->turn[unit->block]] + 2 * first_key(unit, half),
     };
-    int n_steps = count_steps(p, work), done = 0;
-    if (p->n_open[unit->block] < (unit->index + 1) * UNIT)
-        hide_keys(p, unit);
-    raise_bases(p, unit);
-    for (int row = 0; row < BLOCK_SIDE; row += BLOCK_PARTS) {
-        int until = n_steps * (row + BLOCK_PARTS) / BLOCK_SIDE;
-        for (; done + 1 < until; done++)
-            run_step(p, work, NULL);
-        if (done < until)
-            run_step(p, work, &w);
-        else
-            for (int i = 0; i < BLOCK_PARTS; i++)
+    if (p->n_open[unit->block] < first_key(unit, half) + HALF)
+        hide_keys(p, unit, half);
+    raise_bases(p, unit, half);
+    for (int row = 0; n_steps == 0 && row < BLOCK_SIDE; row++)
+        weigh_row(&w);
+    for (int step = 0, due = 0; step < n_steps; step++) {
+        begin_step(p, &work);
+        for (int part = 0; part < BLOCK_PARTS; part++) {
+            block_part(&work.product, work.step, part);
+            for (due += BLOCK_SIDE; due >= n_steps * BLOCK_PARTS; due -= n_steps * BLOCK_PARTS)
                 weigh_row(&w);
-        done = until;
+        }
+        end_step(&work);
     }
+    *works = work;
+}
+
+static void run_unit(struct pass *p, const struct unit *unit, struct tile_work *work)
+{
+    int n_steps = count_steps(p, work);
+    run_half(p, unit, 0, work, n_steps / 2);
+    run_half(p, unit, 1, work, n_steps - n_steps / 2);
 }
 
 /* The next block of rows that sees any of the keys. */
@@ -393,8 +449,7 @@ static struct tile_work work_beside(const struct pass *p, const struct unit *uni
     int n_units = p->n_units[unit->block], columns = before < 0 ? 0 : p->width / BLOCK_SIDE;
     bool last = unit->index + 1 == n_units;
     struct tile_work work = {
-        .next = {last ? next_block(p, unit->block + 1) : unit->block, last ? 0 : unit->index + 1,
-                 unit->turn ^ 1},
+        .next = {last ? next_block(p, unit->block + 1) : unit->block, last ? 0 : unit->index + 1},
         .before = before,
         .column = columns * unit->index / n_units,
         .end = columns * (unit->index + 1) / n_units,
@@ -405,13 +460,17 @@ static struct tile_work work_beside(const struct pass *p, const struct unit *uni
 
 static void run_blocks(struct pass *p)
 {
-    struct unit unit = {next_block(p, 0), 0, 0};
+    struct unit unit = {next_block(p, 0), 0};
     int before = -1;
     if (unit.block == p->n_blocks)
         return;
-    struct tile_block product = scores_of(p, &unit);
-    block_product(&product);
-    while (unit.block < p->n_blocks) {
+    struct tile_block product;
+    for (int half = 0; half < 2; half++) {
+        product = scores_of(p, &unit, half);
+        block_product(&product);
+    }
+    for (int i = 0; unit.block < p->n_blocks; i++) {
+        fetch_ahead(p, i, p->n_units_all);
         struct tile_work work = work_beside(p, &unit, before);
         run_unit(p, &unit, &work);
         if (work.next.block != unit.block)
@@ -441,17 +500,17 @@ static void finish(const struct pass *p)
 {
     for (int row = 0; row < p->count; row++)
         attn_write_row(p->args, p->first + row, p->out + (size_t)row * p->out_stride, p->base[row],
-                       vec_sum(vec_load(p->sum + row * VEC)));
+                       vec_sum(vec_load(p->sum + row * VEC)), WEIGHT_UNIT);
 }
 
 static void run_pass(struct pass *p)
 {
-    int end = 0;
+    p->end = 0;
     for (int row = 0; row < p->count; row++)
-        end = end_key(p, row) > end ? end_key(p, row) : end;
+        p->end = end_key(p, row) > p->end ? end_key(p, row) : p->end;
     start(p);
-    for (p->key0 = p->args->key0; p->key0 < end; p->key0 += MAX_KEYS) {
-        p->n_keys = end - p->key0 < MAX_KEYS ? end - p->key0 : MAX_KEYS;
+    for (p->key0 = p->args->key0; p->key0 < p->end; p->key0 += MAX_KEYS) {
+        p->n_keys = p->end - p->key0 < MAX_KEYS ? p->end - p->key0 : MAX_KEYS;
         write_tiles(p);
         count_units(p);
         run_blocks(p);

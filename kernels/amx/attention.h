@@ -39,10 +39,13 @@ static inline void *attn_take(void *scratch, size_t *used, size_t bytes)
 
 /* ---- Operands -------------------------------------------------------------------------------- */
 
-/* VEC elements of a row, from i on, where `left` are left; zeros behind them. */
-static ALWAYS_INLINE vec attn_load_padded(const void *row, enum block_id type, int i, int left)
+/* VEC elements of a row, from i on, where `left` are left, with the row_scale that they have; zeros
+ * behind them. */
+static ALWAYS_INLINE vec attn_load_padded(const void *row, enum block_id type, int i, int left,
+                                          vec scale)
 {
-    return left >= VEC ? row_load(row, type, i) : row_load_n(row, type, i, left < 0 ? 0 : left);
+    return left >= VEC ? row_load_scaled(row, type, i, scale)
+                       : row_load_n(row, type, i, left < 0 ? 0 : left);
 }
 
 /* Pairs (x, y) as bf16, which values that come from bf16 are already. */
@@ -58,14 +61,31 @@ static ALWAYS_INLINE void attn_write_key_tile(uint8_t *tile, enum block_id type,
     for (int c = 0; c < 16; c += VEC)
         for (int i = 0; i < 16; i += VEC) {
             vec square[VEC];
-            for (int j = 0; j < VEC; j++)
-                square[j] = vf_of_bits(attn_pack_pairs(
-                    attn_load_padded(keys[c + j], type, k + i, left - i),
-                    attn_load_padded(keys[c + j], type, k + i + 16, left - i - 16), type));
+            for (int j = 0; j < VEC; j++) {
+                vec scale = row_scale(keys[c + j], type, k);
+                vec x = attn_load_padded(keys[c + j], type, k + i, left - i, scale);
+                vec y = attn_load_padded(keys[c + j], type, k + i + 16, left - i - 16, scale);
+                square[j] = vf_of_bits(attn_pack_pairs(x, y, type));
+            }
             vec_transpose(square);
             for (int j = 0; j < VEC; j++)
                 vi_store(tile + TILE_ROW_BYTES * (i + j) + 4 * c, vf_bits(square[j]));
         }
+}
+
+/* A row of tiles of values, each `panel` bytes after the one before: pairs of elements of two of
+ * them, 16 in each tile. */
+static ALWAYS_INLINE void attn_write_value_row(uint8_t *to, int panel, enum block_id type,
+                                               const void *first, const void *second, int d_v)
+{
+    for (int i = 0; i < d_v; i += 32, to += 2 * panel) {
+        vec x_scale = row_scale(first, type, i), y_scale = row_scale(second, type, i);
+        for (int j = 0; j < 32; j += VEC) {
+            vec x = attn_load_padded(first, type, i + j, d_v - i - j, x_scale);
+            vec y = attn_load_padded(second, type, i + j, d_v - i - j, y_scale);
+            vi_store(to + j / 16 * panel + 4 * (j % 16), attn_pack_pairs(x, y, type));
+        }
+    }
 }
 
 /* ---- The softmax ----------------------------------------------------------------------------- */
@@ -83,16 +103,17 @@ static inline vec attn_power_of_two(vec x)
     return vf_of_bits(t) * y;
 }
 
-/* A row of the result, from its undivided sums relative to 2^base: [d_v, padded to vectors]. */
+/* A row of the result, [d_v, padded to vectors], from its undivided sums: relative to 2^base they
+ * are `unit` times as large. */
 static inline void attn_write_row(const struct attn_args *args, int row, const float *from,
-                                  float base, float sum)
+                                  float base, float sum, float unit)
 {
     size_t index = (size_t)row;
     float *to = args->out + index * args->out_stride;
-    float scale = 1.0f;
+    float scale = unit;
     if (args->row_max) {
         args->row_max[index] = sum > 0.0f ? base * attn_ln_2 : -INFINITY;
-        args->row_sum[index] = sum;
+        args->row_sum[index] = sum * unit;
     } else if (sum > 0.0f) {
         scale = 1.0f / sum;
     }

@@ -106,10 +106,11 @@ static ALWAYS_INLINE void write_keys(const struct pass *p, enum block_id type)
         uint8_t *to = p->keys + (size_t)key * p->key_stride;
         for (int k = 0; k < args->d_k; k += STEP) {
             _mm_prefetch((const char *)ahead + kv_row_bytes(args->kv_type, (size_t)k), _MM_HINT_T0);
+            vec scale = row_scale(from, type, k);
             for (int i = 0; i < 16; i += VEC) {
                 int left = args->d_k - k - i;
-                vec x = attn_load_padded(from, type, k + i, left);
-                vec y = attn_load_padded(from, type, k + i + 16, left - 16);
+                vec x = attn_load_padded(from, type, k + i, left, scale);
+                vec y = attn_load_padded(from, type, k + i + 16, left - 16, scale);
                 vi_store(to + 2 * k + 4 * i, attn_pack_pairs(x, y, type));
             }
         }
@@ -129,17 +130,13 @@ static ALWAYS_INLINE void write_values(const struct pass *p, enum block_id type)
                 ahead[j] = cache_row(p, args->v, args->v_stride, key + 16 * j + MAX_KEYS);
             }
             uint8_t *to = p->v_tiles + unit * TILE_BYTES + TILE_ROW_BYTES * r;
-            for (int i = 0; i < p->width; i += VEC) {
-                int left = args->d_v - i;
-                if (i % STEP == 0 && left > 0) {
-                    size_t at = kv_row_bytes(args->kv_type, (size_t)i);
-                    _mm_prefetch((const char *)ahead[0] + at, _MM_HINT_T0);
-                    _mm_prefetch((const char *)ahead[1] + at, _MM_HINT_T0);
-                }
-                vi_store(to + i / 16 * (MAX_KEYS / STEP) * TILE_BYTES + 4 * (i % 16),
-                         attn_pack_pairs(attn_load_padded(from[0], type, i, left),
-                                         attn_load_padded(from[1], type, i, left), type));
+            for (int i = 0; i < args->d_v; i += STEP) {
+                size_t at = kv_row_bytes(args->kv_type, (size_t)i);
+                _mm_prefetch((const char *)ahead[0] + at, _MM_HINT_T0);
+                _mm_prefetch((const char *)ahead[1] + at, _MM_HINT_T0);
             }
+            attn_write_value_row(to, MAX_KEYS / STEP * TILE_BYTES, type, from[0], from[1],
+                                 args->d_v);
         }
 }
 
@@ -285,7 +282,7 @@ static void start(struct pass *p)
 static void finish(const struct pass *p)
 {
     for (int row = 0; row < p->args->m; row++)
-        attn_write_row(p->args, row, p->out + row * p->width, p->max[row], p->sum[row]);
+        attn_write_row(p->args, row, p->out + row * p->width, p->max[row], p->sum[row], 1.0f);
 }
 
 void AMX_NAME(amx_attention_few)(const struct attn_args *args)

@@ -47,6 +47,15 @@ static inline vec_i32 vi_upper_words(vec_i32 x, vec_i32 y)
     __m512i from = _mm512_set4_epi32(0x0f0e, 0x0b0a, 0x0706, 0x0302);
     return _mm512_mask_shuffle_epi8(y, 0x3333333333333333ull, x, from);
 }
+/* Of 16-bit words: x and y saturated to 0..65535, four of x, then four of y in each 16 bytes. */
+static inline vec_i32 vw_pack(vec_i32 x, vec_i32 y) { return _mm512_packus_epi32(x, y); }
+static inline vec_i32 vw_set1(uint16_t x) { return _mm512_set1_epi16((short)x); }
+static inline vec_i32 vw_add(vec_i32 x, vec_i32 y) { return _mm512_add_epi16(x, y); }
+static inline vec_i32 vw_sub(vec_i32 x, vec_i32 y) { return _mm512_sub_epi16(x, y); }
+static inline vec_i32 vw_shl(vec_i32 x, int n) { return _mm512_slli_epi16(x, (unsigned)n); }
+static inline vec_i32 vw_shr(vec_i32 x, int n) { return _mm512_srli_epi16(x, (unsigned)n); }
+/* x * y / 65536 */
+static inline vec_i32 vw_mul_high(vec_i32 x, vec_i32 y) { return _mm512_mulhi_epu16(x, y); }
 static inline vec_f32 vf_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline vec_f32 vf_set1(float x) { return _mm512_set1_ps(x); }
 static inline vec_f32 vf_sub(vec_f32 x, vec_f32 y) { return _mm512_sub_ps(x, y); }
@@ -115,6 +124,13 @@ static inline vec_i32 vi_upper_words(vec_i32 x, vec_i32 y)
 {
     return vi_and_or(y, vi_set1(0xffff0000), vi_shr(x, 16));
 }
+static inline vec_i32 vw_pack(vec_i32 x, vec_i32 y) { return _mm256_packus_epi32(x, y); }
+static inline vec_i32 vw_set1(uint16_t x) { return _mm256_set1_epi16((short)x); }
+static inline vec_i32 vw_add(vec_i32 x, vec_i32 y) { return _mm256_add_epi16(x, y); }
+static inline vec_i32 vw_sub(vec_i32 x, vec_i32 y) { return _mm256_sub_epi16(x, y); }
+static inline vec_i32 vw_shl(vec_i32 x, int n) { return _mm256_slli_epi16(x, n); }
+static inline vec_i32 vw_shr(vec_i32 x, int n) { return _mm256_srli_epi16(x, n); }
+static inline vec_i32 vw_mul_high(vec_i32 x, vec_i32 y) { return _mm256_mulhi_epu16(x, y); }
 static inline vec_f32 vf_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline vec_f32 vf_set1(float x) { return _mm256_set1_ps(x); }
 static inline vec_f32 vf_sub(vec_f32 x, vec_f32 y) { return _mm256_sub_ps(x, y); }
