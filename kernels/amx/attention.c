@@ -46,7 +46,6 @@ struct pass {
     const struct attn_args *args;
     int first, count;  /* rows [first, first + count) of the arguments */
     int n_blocks;      /* of BLOCK_SIDE rows */
-    int end;           /* one past the last key that any of them sees */
     int key0, n_keys;  /* the block of keys */
     int k_steps;       /* d_k in tiles of BLOCK_STEP */
     int width;         /* d_v rounded up to BLOCK_SIDE */
@@ -63,7 +62,6 @@ struct pass {
     /* Of the keys of the block, for each block of rows: units that any of them sees, keys that all
      * of them see, and which buffer has its weights: the other one than before, where any are seen. */
     int n_units[MAX_BLOCKS], n_open[MAX_BLOCKS], turn[MAX_BLOCKS];
-    int n_units_all;
 };
 
 /* UNIT keys for a block of rows. */
@@ -160,22 +158,6 @@ static ALWAYS_INLINE void write_value_tiles(const struct pass *p, enum block_id 
         }
 }
 
-/* Asks for the share of the i-th of n units of the keys and values of the block to come. */
-static void fetch_ahead(const struct pass *p, int i, int n)
-{
-    const struct attn_args *args = p->args;
-    const int next = p->key0 + MAX_KEYS, left = p->end - next;
-    const int count = left < 0 ? 0 : left < MAX_KEYS ? left : MAX_KEYS;
-    for (int key = next + count * i / n; key < next + count * (i + 1) / n; key++) {
-        const char *k = (const char *)args->k + (size_t)key * args->k_stride;
-        const char *v = (const char *)args->v + (size_t)key * args->v_stride;
-        for (size_t at = 0; at < args->k_stride; at += 64)
-            _mm_prefetch(k + at, _MM_HINT_T1);
-        for (size_t at = 0; at < args->v_stride; at += 64)
-            _mm_prefetch(v + at, _MM_HINT_T1);
-    }
-}
-
 static void write_tiles(const struct pass *p)
 {
     switch (p->args->kv_type) {
@@ -212,7 +194,6 @@ static int visible_keys(const struct pass *p, int row)
 static void count_units(struct pass *p)
 {
     int n_seeing = 0;
-    p->n_units_all = 0;
     for (int block = 0; block < p->n_blocks; block++) {
         int most = 0, least = MAX_KEYS;
         for (int row = block * BLOCK_SIDE; row < (block + 1) * BLOCK_SIDE; row++) {
@@ -221,7 +202,6 @@ static void count_units(struct pass *p)
             least = count < least ? count : least;
         }
         p->n_units[block] = attn_round_up(most, UNIT) / UNIT;
-        p->n_units_all += p->n_units[block];
         p->n_open[block] = least;
         p->turn[block] = n_seeing % 2;
         n_seeing += most > 0;
@@ -469,8 +449,7 @@ static void run_blocks(struct pass *p)
         product = scores_of(p, &unit, half);
         block_product(&product);
     }
-    for (int i = 0; unit.block < p->n_blocks; i++) {
-        fetch_ahead(p, i, p->n_units_all);
+    while (unit.block < p->n_blocks) {
         struct tile_work work = work_beside(p, &unit, before);
         run_unit(p, &unit, &work);
         if (work.next.block != unit.block)
@@ -505,12 +484,12 @@ static void finish(const struct pass *p)
 
 static void run_pass(struct pass *p)
 {
-    p->end = 0;
+    int end = 0;
     for (int row = 0; row < p->count; row++)
-        p->end = end_key(p, row) > p->end ? end_key(p, row) : p->end;
+        end = end_key(p, row) > end ? end_key(p, row) : end;
     start(p);
-    for (p->key0 = p->args->key0; p->key0 < p->end; p->key0 += MAX_KEYS) {
-        p->n_keys = p->end - p->key0 < MAX_KEYS ? p->end - p->key0 : MAX_KEYS;
+    for (p->key0 = p->args->key0; p->key0 < end; p->key0 += MAX_KEYS) {
+        p->n_keys = end - p->key0 < MAX_KEYS ? end - p->key0 : MAX_KEYS;
         write_tiles(p);
         count_units(p);
         run_blocks(p);
