@@ -60,26 +60,52 @@ act_rows_at(const struct gemm_args *g, int row, int rows, int unit, bool halves)
     return at;
 }
 
+/* The parts of a row in ACT_Q8. */
+struct q8_row {
+    int8_t *q;
+    float *scale, *sum, *half_sum;
+};
+
 /* 32 floats to codes q [32] and their scale, with sums of the codes of either half. */
 typedef void quantize_block_fn(const float *x, int8_t *q, float *scale, int half_sum[2]);
 
-/* The `quantize_rows` of ACT_Q8, with an instruction set's way of 32 floats to codes. */
+/* Q8_GROUP blocks, from `block` on, the floats of the first at x. False, with nothing written, where
+ * it cannot. */
+enum { Q8_GROUP = 4 };
+typedef bool quantize_group_fn(const float *x, const struct q8_row *row, int block);
+
 static inline __attribute__((always_inline)) void
-quantize_q8_rows(const struct quantize_args *args, quantize_block_fn *quantize_block)
+write_q8_block(const float *x, const struct q8_row *row, int block, quantize_block_fn *quantize)
+{
+    int halves[2];
+    float *scale = row->scale + block;
+    quantize(x, row->q + UNIT_K * block, scale, halves);
+    row->sum[block] = *scale * (float)(halves[0] + halves[1]);
+    row->half_sum[2 * block] = *scale * (float)halves[0];
+    row->half_sum[2 * block + 1] = *scale * (float)halves[1];
+}
+
+/* The `quantize_rows` of ACT_Q8, with an instruction set's way of 32 floats to codes, and of groups
+ * of such (NULL: none). */
+static inline __attribute__((always_inline)) void
+quantize_q8_rows(const struct quantize_args *args, quantize_block_fn *quantize_block,
+                 quantize_group_fn *quantize_group)
 {
     const size_t k = (size_t)args->k;
+    const int end = args->k1 / UNIT_K;
     for (int i = 0; i < args->m; i++) {
         const float *x = args->x + (size_t)i * args->ldx;
         int8_t *q = (int8_t *)args->a + (size_t)i * args->a_stride;
-        float *scale = (float *)(q + act_q8_scale_offset(k));
-        float *sum = (float *)(q + act_q8_sum_offset(k));
-        float *half_sum = (float *)(q + act_q8_half_sum_offset(k));
-        for (int b = args->k0 / UNIT_K; b < args->k1 / UNIT_K; b++, x += UNIT_K) {
-            int halves[2];
-            quantize_block(x, q + UNIT_K * b, &scale[b], halves);
-            sum[b] = scale[b] * (float)(halves[0] + halves[1]);
-            half_sum[2 * b] = scale[b] * (float)halves[0];
-            half_sum[2 * b + 1] = scale[b] * (float)halves[1];
+        struct q8_row row = {q, (float *)(q + act_q8_scale_offset(k)),
+                             (float *)(q + act_q8_sum_offset(k)),
+                             (float *)(q + act_q8_half_sum_offset(k))};
+        for (int b = args->k0 / UNIT_K; b < end;) {
+            const float *from = x + (UNIT_K * b - args->k0);
+            if (quantize_group && b + Q8_GROUP <= end && quantize_group(from, &row, b)) {
+                b += Q8_GROUP;
+                continue;
+            }
+            write_q8_block(from, &row, b++, quantize_block);
         }
     }
 }

@@ -137,7 +137,7 @@ static void quantize_block(const float *x, int8_t *q, float *scale, int half_sum
 
 static void quantize_rows(const struct quantize_args *args)
 {
-    quantize_q8_rows(args, quantize_block);
+    quantize_q8_rows(args, quantize_block, NULL);
 }
 
 /* ---- Records ---- */
