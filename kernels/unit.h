@@ -69,8 +69,8 @@ struct q8_row {
 /* 32 floats to codes q [32] and their scale, with sums of the codes of either half. */
 typedef void quantize_block_fn(const float *x, int8_t *q, float *scale, int half_sum[2]);
 
-/* Q8_GROUP blocks, from `block` on, the floats of the first at x. False, with nothing written, where
- * it cannot. */
+/* Q8_GROUP blocks, from `block` on, the floats of the first at x. False, with nothing written,
+ * where it cannot. */
 enum { Q8_GROUP = 4 };
 typedef bool quantize_group_fn(const float *x, const struct q8_row *row, int block);
 

@@ -10,8 +10,8 @@
  *
  * While vectors have the weights of a unit, a row after each product, tiles have some columns of
  * the values of the block of rows before, and then the scores of the next unit, in place of those
- * that are weighed: as little as can be comes from beyond L1, which stores above all have to hit for
- * both to go on at the same time.
+ * that are weighed: as little as can be comes from beyond L1, which stores above all have to hit
+ * for both to go on at the same time.
  *
  * A row's base is near the largest of its scores, not equal to it: as long as none is above it by
  * more than HEADROOM nothing has to be scaled, and units need not wait for each other's maxima.
@@ -240,8 +240,8 @@ static struct tile_block values_of(const struct pass *p, int block, int column)
 }
 
 /* What tiles do while vectors have the weights of a unit: some columns of the values of the block
- * of rows before, then the scores of the next unit. None of these are stored before the first half of
- * the steps is over, during which vectors need the first half of the scores that they replace. */
+ * of rows before, then the scores of the next unit. None of these are stored before the first half
+ * of the steps is over, during which vectors need the first half of the scores that they replace. */
 struct tile_work {
     int before, column, end; /* block; columns in BLOCK_SIDE, none where `column` is `end` */
     struct unit next;
@@ -341,9 +341,9 @@ static void raise_bases(struct pass *p, const struct unit *unit, int half)
             raise_base(p, unit, half, row, ceilf(vec_max_lane(largest(least, scores, 0.0f))));
 }
 
-/* bf16 of 2^x for words of x * 1024, the bias of exponents in it; 0 stays 0. The bits of such a word
- * are an exponent of 6 and a fraction f of 10, which stands for 1 + f where 2^f should be. What that
- * is too large by is f (1 - f) times nearly a line, from 1 - ln 2 at 0 to 2 ln 2 - 1 at 1: its
+/* bf16 of 2^x for words of x * 1024, the bias of exponents in it; 0 stays 0. The bits of such a
+ * word are an exponent of 6 and a fraction f of 10, which stands for 1 + f where 2^f should be. What
+ * that is too large by is f (1 - f) times nearly a line, from 1 - ln 2 at 0 to 2 ln 2 - 1 at 1: its
  * constants are times 1024, and such that with the bits that are cut off the error is least. */
 static ALWAYS_INLINE vec_i32 powers_of_two(vec_i32 words)
 {

@@ -57,7 +57,7 @@ static void quantize_block(const float *x, int8_t *q, float *scale, int half_sum
     sum_halves(bytes, half_sum);
 }
 
-/* ---- Four blocks at once, whose maxima, divisions and sums share vectors ------------------------ */
+/* ---- Four blocks at once, whose maxima, divisions and sums share vectors --------------------- */
 
 /* Of four blocks of eight lanes each: the largest of each, as integers. */
 static __m128i largest_of_each(const __m256i v[Q8_GROUP])

@@ -20,8 +20,8 @@ static inline bool add_size(size_t a, size_t b, size_t *out)
 /* count * size bytes, zeroed, aligned to 64; NULL when out of memory or too large. Free: free(). */
 void *mem_alloc(size_t count, size_t size);
 
-/* The same of `bytes` on huge pages, where the system gives them: for buffers of which many rows are
- * read at once, each on pages of its own. */
+/* The same of `bytes` on huge pages, where the system gives them: for buffers of which many rows
+ * are read at once, each on pages of its own. */
 void *mem_alloc_huge(size_t bytes);
 
 #endif

@@ -181,8 +181,8 @@ static void attend_split(struct forward *f, struct worker *worker, int index, in
         merge_splits(f, head, n_splits);
 }
 
-/* Rotation, cache and attention in one phase, at whose end `next` is fetched; every worker quantizes
- * the result for itself. */
+/* Rotation, cache and attention in one phase, at whose end `next` is fetched; every worker
+ * quantizes the result for itself. */
 static const struct acts *attend_token(struct forward *f, struct worker *worker, int index,
                                        unsigned formats, struct fetch next)
 {
