@@ -26,12 +26,13 @@ enum {
     COLUMNS = 16, /* of a panel and of a tile */
     SQUARE = 32,  /* rows and columns of 2 x 2 tiles of C */
     SQUARE_FLOATS = SQUARE * SQUARE,
+    SQUARE_BYTES = SQUARE_FLOATS * (int)sizeof(float),
     TALL = 64,          /* rows of 4 x 1 tiles of C */
     STAYING_TILES = 16, /* of a job where C stays in tiles */
     MAX_CHUNK_K = 2048, /* k of a job elsewhere */
-    /* Of a block: a chunk of A takes up to 1 MiB of L2, C in scratch 256 KiB. */
+    /* Of a block: a chunk of A takes up to 1 MiB of L2, C in scratch 512 KiB. */
     MAX_ROWS = 256,
-    MAX_COLUMNS = 256,
+    MAX_COLUMNS = 512,
 };
 
 /* ---- Tiles of C ------------------------------------------------------------------------------ */
@@ -144,6 +145,7 @@ struct block {
     int n_squares;           /* of 32 rows, or a tall one */
     uint8_t *tiles;          /* of the present job, [steps, panels] */
     float *kept;             /* C between chunks, [columns / 32, n_squares, 32, 32] */
+    struct tile_fetch fetch;
     struct shape configured; /* what the tiles of the CPU are configured for */
 };
 
@@ -221,17 +223,31 @@ static void fill_steps(const struct block *b, const struct job *job, int from)
     }
 }
 
-/* Fetching the weights of a job, so that it is done after `steps` steps of products. */
-static struct tile_fetch start_fetch(const struct block *b, const struct job *job, int steps)
+/* `rows` rows of lines, to be fetched within so many steps. */
+static struct tile_lines lines_at(const void *data, size_t stride, int rows, size_t row_bytes,
+                                  int steps)
 {
-    const int k = job->k0 / TILE_K;
-    struct tile_fetch fetch = {.panels = job->panels, .step = k, .steps = k, .pause = 1};
+    const int row_lines = (int)((row_bytes + CACHE_LINE - 1) / CACHE_LINE);
+    return (struct tile_lines){.row = data,
+                               .stride = stride,
+                               .rows = row_lines ? rows : 0,
+                               .row_lines = row_lines,
+                               .per_step = divide_up(rows * row_lines, steps)};
+}
+
+/* Fetching the weights of a job, so that it is done after `steps` steps of products. */
+static void start_fetch(struct tile_fetch *fetch, const struct block *b, const struct job *job,
+                        int steps)
+{
+    fetch->weights.rows = fetch->heads.rows = 0;
     if (job->beyond && !b->g->next)
-        return fetch;
-    fetch.panel = panel_at(b, job, 0);
-    fetch.steps += job->steps;
-    fetch.pause = steps > job->steps ? steps / job->steps : 1;
-    return fetch;
+        return;
+    const struct tile_panel panel = panel_at(b, job, 0);
+    const size_t step = (size_t)(job->k0 / TILE_K), n = (size_t)job->steps;
+    fetch->weights = lines_at(panel.weights + step * panel.step_bytes, panel.stride, job->panels,
+                              n * panel.step_bytes, steps);
+    fetch->heads = lines_at(panel.weights + panel.heads + step * panel.step_head_bytes,
+                            panel.stride, job->panels, n * panel.step_head_bytes, steps);
 }
 
 /* What no job fetches, as it is the first that is needed. */
@@ -243,9 +259,9 @@ static void fetch_first(const struct block *b)
     for (; !job.beyond; job = next_job(g, &job)) {
         if (!later.beyond && job.j == later.j && job.k0 == later.k0)
             break;
-        struct tile_fetch fetch = start_fetch(b, &job, 0);
-        for (; fetch.step < fetch.steps; fetch.step++)
-            fetch_step(&fetch, fetch.step);
+        struct tile_fetch all = {.results = {.rows = 0}};
+        start_fetch(&all, b, &job, 1);
+        fetch_some(&all);
     }
 }
 
@@ -304,6 +320,24 @@ static void run_and_fill(struct shape shape, const struct block *b, struct tile_
         fill_steps(b, next, filled);
 }
 
+/* What square i of a job is stored to, and what the square after it begins with, come into L1
+ * during the products: a store that misses L1 keeps the loads of the next products waiting. */
+static void fetch_sums(struct block *b, const struct job *job, int i, struct shape shape,
+                       const float *c)
+{
+    const struct gemm_args *g = b->g;
+    const bool stays = c_stays(g);
+    if (stays ? job->k0 == 0 : job->k1 == g->k)
+        b->fetch.results = lines_at(c, g->ldc * sizeof *c, shape.rows,
+                                    (size_t)shape.columns * sizeof *c,
+                                    stays ? divide_up(g->k, TILE_K) : job->steps);
+    else if (!stays)
+        b->fetch.results = lines_at(kept_square(b, job, i), 0, 1, SQUARE_BYTES, job->steps);
+    if (!stays && job->k0 > 0)
+        b->fetch.kept =
+            lines_at(kept_square(b, job, i) + SQUARE_FLOATS, 0, 1, SQUARE_BYTES, job->steps);
+}
+
 /* All rows of a job, and fetching weights of a later one. Of its squares the first may have fewer
  * rows: the last one's products hide the filling of tiles. */
 static void run_job(struct block *b, const struct job *job, const struct job *next)
@@ -311,10 +345,9 @@ static void run_job(struct block *b, const struct job *job, const struct job *ne
     const struct gemm_args *g = b->g;
     const bool fills = !b->source->in_place && !next->beyond;
     const int plain_steps = (b->n_squares - fills) * job->steps;
-    struct tile_fetch fetch = {.steps = 0};
     if (plain_steps > 0) {
         const struct job later = later_job(g, job);
-        fetch = start_fetch(b, &later, plain_steps);
+        start_fetch(&b->fetch, b, &later, plain_steps);
     }
     const bool stays = c_stays(g), first = job->k0 == 0, last = job->k1 == g->k;
     const int column = job->j - g->n0;
@@ -323,23 +356,25 @@ static void run_job(struct block *b, const struct job *job, const struct job *ne
         .b = {tiles_of(b, job, 0), tiles_of(b, job, job->panels - 1)},
         .b_stride = b->source->in_place ? TILE_BYTES : job->panels * TILE_BYTES,
         .steps = job->steps,
-        .fetch = &fetch,
+        .fetch = &b->fetch,
     };
     int row = 0, rows = g->m - (b->n_squares - 1) * SQUARE;
     for (int i = 0; i < b->n_squares; i++, row += rows, rows = SQUARE) {
         const struct shape shape = {rows, least(g->n1 - job->j, job_columns(g))};
+        float *c = g->c + (size_t)row * g->ldc + column;
         set_shape(b, shape);
         if (first)
             zero_c(shape);
         else if (!stays)
             load_c(shape, kept_square(b, job, i), SQUARE);
         s.a = (const uint8_t *)g->a + (size_t)row * g->a_stride + 2 * job->k0;
+        fetch_sums(b, job, i, shape, c);
         if (fills && i == b->n_squares - 1)
             run_and_fill(shape, b, &s, next);
         else
             run_plain(shape, &s);
         if (last)
-            store_c(shape, g->c + (size_t)row * g->ldc + column, g->ldc);
+            store_c(shape, c, g->ldc);
         else if (!stays)
             store_c(shape, kept_square(b, job, i), SQUARE);
     }

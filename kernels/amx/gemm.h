@@ -7,7 +7,7 @@
 #include "kernels/amx/width.h"
 #include "kernels/kernel.h"
 
-enum { TILE_K = 32 };
+enum { TILE_K = 32, CACHE_LINE = 64 };
 
 /* A panel (16 columns) of a packed matrix. */
 struct tile_panel {
@@ -23,12 +23,21 @@ struct tile_panel {
 /* Writes the tile of k on, a multiple of TILE_K. */
 typedef void tile_fill(uint8_t *tile, const struct tile_panel *panel, unsigned k);
 
-/* Weights to be fetched into L2 during steps that fill nothing, a step of them at a time. */
+/* Cache lines to be fetched, rows of them. */
+struct tile_lines {
+    const uint8_t *row; /* the present one, */
+    size_t stride;      /* bytes to the next */
+    int rows, row_lines;
+    int done; /* lines of the present row */
+    int per_step;
+};
+
+/* What is fetched during steps of products, some lines after each: more at once would keep their
+ * loads waiting, which go through the same few buffers of L1. */
 struct tile_fetch {
-    struct tile_panel panel; /* the first of the panels, which are neighbours */
-    int panels;
-    int step, steps;  /* the next one, and where they end */
-    int pause, since; /* steps of products for one of these, and those gone by */
+    struct tile_lines weights, heads; /* of a later job, into L2 */
+    struct tile_lines results;        /* what the products are stored to, */
+    struct tile_lines kept;           /* and what those of the next rows are added to */
 };
 
 /* Products of tiles of A and of B for each step of depth, TILE_K: one or two of A and two of B or
@@ -43,7 +52,7 @@ struct tile_steps {
     struct tile_panel from; /* the first of the panels to fill from, which are neighbours, */
     unsigned from_k;        /* from this k on */
     uint8_t *to;            /* [steps, panels] tiles to fill, those of B */
-    struct tile_fetch *fetch; /* of steps that fill nothing */
+    struct tile_fetch *fetch;
 };
 
 /* C, in tiles 0 1 2 3, row by row, += A * B. */

@@ -27,27 +27,33 @@ AMX_INLINE void fill_tile(uint8_t *tile, const struct tile_panel *panel, unsigne
 /* Into L2. The address may lie behind the matrix: nothing is read there. */
 AMX_INLINE void prefetch(const uint8_t *data, uintptr_t ahead, size_t bytes)
 {
-    for (size_t at = 0; at < bytes; at += 64)
+    for (size_t at = 0; at < bytes; at += CACHE_LINE)
         _mm_prefetch((const char *)((uintptr_t)data + ahead + at), _MM_HINT_T1);
 }
 
-AMX_INLINE void fetch_step(const struct tile_fetch *f, int step)
+AMX_INLINE void fetch_lines(struct tile_lines *l, bool written)
 {
-    const struct tile_panel *panel = &f->panel;
-    for (int i = 0; i < f->panels; i++) {
-        const uint8_t *weights = panel->weights + (size_t)i * panel->stride;
-        prefetch(weights + (size_t)step * panel->step_bytes, 0, panel->step_bytes);
-        prefetch(weights + panel->heads + (size_t)step * panel->step_head_bytes, 0, 1);
+    for (int i = 0; i < l->per_step && l->rows > 0; i++) {
+        const uint8_t *line = l->row + (size_t)l->done * CACHE_LINE;
+        if (written)
+            __builtin_prefetch(line, 1);
+        else
+            _mm_prefetch((const char *)line, _MM_HINT_T1);
+        if (++l->done < l->row_lines)
+            continue;
+        l->done = 0;
+        l->row += l->stride;
+        l->rows--;
     }
 }
 
 /* After a step of products. */
-AMX_INLINE void fetch_sometimes(struct tile_fetch *f)
+AMX_INLINE void fetch_some(struct tile_fetch *f)
 {
-    if (++f->since < f->pause || f->step == f->steps)
-        return;
-    f->since = 0;
-    fetch_step(f, f->step++);
+    fetch_lines(&f->weights, false);
+    fetch_lines(&f->heads, false);
+    fetch_lines(&f->results, true);
+    fetch_lines(&f->kept, true);
 }
 
 /* What is filled after a product of a step. */
@@ -130,8 +136,7 @@ AMX_INLINE void run_steps(const struct tile_steps *steps, int tiles_of_a, int pa
         a += TILE_ROW_BYTES;
         b0 += s.b_stride;
         b1 += s.b_stride;
-        if (!open)
-            fetch_sometimes(s.fetch);
+        fetch_some(s.fetch);
     }
 #undef FILL_AFTER
 #undef LOAD_B
