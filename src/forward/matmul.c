@@ -47,14 +47,16 @@ int row_block(int n_rows)
 
 int column_block(const struct worker *worker, const struct matrix *matrix, int n_groups, int n_rows)
 {
-    /* Decode is bound by memory: some items each balance the team. Prompts reuse what a worker
+    /* Some items each balance the team. Decode is bound by memory, but prompts reuse what a worker
      * reads of A for all columns of its block, which should not be too few. */
-    enum { FEW_COLUMNS = 128 };
+    enum { ITEMS = 8, PROMPT_ITEMS = 5, FEW_COLUMNS = 128 };
     int nr = matrix->kernel->nr, panels = n_blocks(matrix->n, nr);
     int share = n_groups * panels / worker->count; /* panels of a worker */
-    int block = n_rows <= 8 ? share / 8 : share / 2 * nr < FEW_COLUMNS ? share : share / 2;
-    int most = MAX_COLUMN_BLOCK / nr;
-    block = block < 1 ? 1 : block > most ? most : block;
+    int block = n_rows <= 8 ? share / ITEMS : share / PROMPT_ITEMS;
+    int few = n_rows <= 8 ? 1 : FEW_COLUMNS / nr, most = MAX_COLUMN_BLOCK / nr;
+    few = few < share ? few : share;
+    block = block < few ? few : block > most ? most : block;
+    block = block < 1 ? 1 : block;
     return n_blocks(panels, n_blocks(panels, block)) * nr;
 }
 
@@ -287,8 +289,8 @@ void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase
 }
 
 /* A few rows at a time, which are still in the cache when they are written in other formats. */
-static void norm_rows(struct forward *f, struct worker *worker, const float *w, unsigned formats,
-                      int first, int begin, int end, const struct acts *acts)
+void norm_rows(struct forward *f, struct worker *worker, const float *w, int begin, int end,
+               const struct normed *to, int n_to)
 {
     size_t n_embd = f->params->n_embd;
     float *norm = f->scratch[worker->index].norm;
@@ -296,11 +298,14 @@ static void norm_rows(struct forward *f, struct worker *worker, const float *w, 
         int m = end - row < FEW_TOKENS ? end - row : FEW_TOKENS;
         for (int i = 0; i < m; i++)
             f->kernels->rows.rms_norm(norm + (size_t)i * n_embd,
-                                      f->x + (size_t)(first + row + i) * n_embd, w, n_embd,
+                                      f->x + (size_t)(row + i) * n_embd, w, n_embd,
                                       f->params->rms_eps);
         mark_phase(f, worker, PHASE_NORM);
-        struct acts_source source = {norm, n_embd, row, m, (int)n_embd, 0, (int)n_embd};
-        acts_write(f, acts, formats, &source);
+        for (int i = 0; i < n_to; i++) {
+            int row0 = to[i].row0 + row - begin;
+            struct acts_source source = {norm, n_embd, row0, m, (int)n_embd, 0, (int)n_embd};
+            acts_write(f, to[i].acts, to[i].formats, &source);
+        }
         mark_phase(f, worker, PHASE_QUANTIZE);
     }
 }
@@ -311,11 +316,12 @@ const struct acts *norm_phase(struct forward *f, struct worker *worker, const fl
     int count = f->n_tokens - first, begin, end;
     if (count <= FEW_TOKENS) { /* each worker makes its own */
         const struct acts *own = &f->scratch[worker->index].norm_acts;
-        norm_rows(f, worker, w, formats, first, 0, count, own);
+        norm_rows(f, worker, w, first, f->n_tokens, &(struct normed){own, 0, formats}, 1);
         return own;
     }
     team_share(worker, count, 1, &begin, &end);
-    norm_rows(f, worker, w, formats, first, begin, end, &f->norm_acts);
+    norm_rows(f, worker, w, first + begin, first + end,
+              &(struct normed){&f->norm_acts, begin, formats}, 1);
     end_phase(f, worker, PHASE_QUANTIZE);
     return &f->norm_acts;
 }

@@ -205,31 +205,39 @@ static const struct routing *route_few(struct forward *f, struct worker *worker,
  * where that would leave workers without an item: they share out the columns then. */
 static int router_rows(const struct forward *f, const struct worker *worker)
 {
-    enum { LEAST = 16, MOST = 64 };
-    int rows = n_blocks(f->n_tokens, 2 * worker->count);
+    enum { ITEMS = 4, LEAST = 8, MOST = 64 };
+    int rows = n_blocks(f->n_tokens, ITEMS * worker->count);
     rows = rows < LEAST ? LEAST : rows > MOST ? MOST : rows;
     return n_blocks(f->n_tokens, rows) < worker->count ? row_block(f->n_tokens) : rows;
 }
 
-/* Items of rows: from the product to the choice of experts. */
+/* Items of rows: from the norm to the choice of experts. What only the router reads, the longest
+ * rows as a rule, stays with the worker. */
 static void route_by_rows(struct forward *f, struct worker *worker,
-                          const struct layer_weights *layer, const struct acts *a, int rows)
+                          const struct layer_weights *layer, unsigned formats, int rows)
 {
+    const struct acts *own = &f->scratch[worker->index].rows;
+    unsigned own_formats = block_formats(&layer->router, f->n_tokens, rows);
     size_t n_expert = f->params->n_expert;
     for (int i = team_take(worker) * rows; i < f->n_tokens; i = team_take(worker) * rows) {
         int m = f->n_tokens - i < rows ? f->n_tokens - i : rows;
+        struct normed normed[] = {{&f->norm_acts, i, formats}, {own, 0, own_formats}};
+        norm_rows(f, worker, layer->ffn_norm, i, i + m, normed, 2);
         float *logits = f->routing.logits + (size_t)i * n_expert;
-        struct product product = {&layer->router, 0, a, i, m, logits, n_expert, NULL};
+        struct product product = {&layer->router, 0, own, 0, m, logits, n_expert, NULL};
         product_rows(f, worker, &product);
         route_rows(f, layer, &f->routing, i, i + m);
+        mark_phase(f, worker, PHASE_ROUTER);
     }
     end_phase(f, worker, PHASE_ROUTER);
 }
 
-/* The product by columns, then the choice. */
+/* The norm, the product by columns, then the choice. */
 static void route_by_columns(struct forward *f, struct worker *worker,
-                             const struct layer_weights *layer, const struct acts *a)
+                             const struct layer_weights *layer, unsigned formats, int rows)
 {
+    formats |= block_formats(&layer->router, f->n_tokens, rows);
+    const struct acts *a = norm_phase(f, worker, layer->ffn_norm, formats, 0);
     struct product product = {&layer->router, 0, a, 0, f->n_tokens, f->routing.logits,
                               f->params->n_expert, NULL};
     products_run(f, worker, PHASE_ROUTER, &product, 1, (struct fetch){NULL, 0});
@@ -239,16 +247,17 @@ static void route_by_columns(struct forward *f, struct worker *worker,
     end_phase(f, worker, PHASE_ROUTER);
 }
 
+/* Norms the rows as well, in `formats`, to f->norm_acts. */
 static const struct routing *route_prompt(struct forward *f, struct worker *worker,
-                                          const struct layer_weights *layer, const struct acts *a)
+                                          const struct layer_weights *layer, unsigned formats)
 {
     struct routing *routing = &f->routing;
     size_t n_expert = f->params->n_expert;
     int rows = router_rows(f, worker);
     if (n_blocks(f->n_tokens, rows) < worker->count)
-        route_by_columns(f, worker, layer, a);
+        route_by_columns(f, worker, layer, formats, rows);
     else
-        route_by_rows(f, worker, layer, a, rows);
+        route_by_rows(f, worker, layer, formats, rows);
     if (worker->index == 0) {
         sort_slots(routing, f->n_tokens, (int)n_expert, (int)f->params->n_expert_used);
         for (size_t e = 0; e <= n_expert; e++)
@@ -554,20 +563,17 @@ static unsigned expert_formats(const struct matrix *matrix, int n_tokens)
 void moe_block(struct forward *f, struct worker *worker, const struct layer_weights *layer,
                struct fetch next)
 {
-    const struct matrix *router = &layer->router;
-    bool few = f->n_tokens <= FEW_TOKENS;
-    int rows = few ? f->n_tokens : router_rows(f, worker);
-    unsigned formats = block_formats(router, f->n_tokens, rows);
-    formats |= expert_formats(&layer->ffn.gate, f->n_tokens) |
-               expert_formats(&layer->ffn.up, f->n_tokens) |
-               block_formats(&layer->shared.gate, f->n_tokens, row_block(f->n_tokens)) |
-               block_formats(&layer->shared.up, f->n_tokens, row_block(f->n_tokens));
-    const struct acts *a = norm_phase(f, worker, layer->ffn_norm, formats, 0);
-    if (few) {
+    unsigned formats = expert_formats(&layer->ffn.gate, f->n_tokens) |
+                       expert_formats(&layer->ffn.up, f->n_tokens) |
+                       block_formats(&layer->shared.gate, f->n_tokens, row_block(f->n_tokens)) |
+                       block_formats(&layer->shared.up, f->n_tokens, row_block(f->n_tokens));
+    if (f->n_tokens <= FEW_TOKENS) {
+        formats |= matrix_formats(&layer->router, f->n_tokens);
+        const struct acts *a = norm_phase(f, worker, layer->ffn_norm, formats, 0);
         few_tokens(f, worker, layer, route_few(f, worker, layer, a), a, next);
         return;
     }
-    const struct routing *routing = route_prompt(f, worker, layer, a);
-    experts_phase(f, worker, layer, routing, a);
+    const struct routing *routing = route_prompt(f, worker, layer, formats);
+    experts_phase(f, worker, layer, routing, &f->norm_acts);
     sum_phase(f, worker, routing);
 }

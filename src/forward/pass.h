@@ -257,6 +257,15 @@ void product_add_to_x(struct forward *f, struct worker *worker, enum phase phase
 
 /* ---- the blocks of a layer: each begins and ends at a barrier ---- */
 
+/* Where normed rows go: the first is row0 of `acts`. */
+struct normed {
+    const struct acts *acts;
+    int row0;
+    unsigned formats;
+};
+/* rms_norm(x) * w of the rows [begin, end), to each of [n_to]. */
+void norm_rows(struct forward *f, struct worker *worker, const float *w, int begin, int end,
+               const struct normed *to, int n_to);
 /* rms_norm(x) * w of the rows [first, n_tokens), which become rows 0.. of what is returned, in
  * `formats`. One phase; of few rows every worker gets its own, without waiting. */
 const struct acts *norm_phase(struct forward *f, struct worker *worker, const float *w,
